@@ -1,0 +1,1 @@
+"""The FRESCO algorithm: arguments in, arrays out. No processes, no settings object."""

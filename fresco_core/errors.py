@@ -1,0 +1,26 @@
+"""Errors that speak to a user: one line that names the file and the remedy."""
+
+
+class FrescodError(Exception):
+    """An error whose message is meant for the user as it stands: what is wrong, what to do.
+
+    ``exit_code`` is the process exit code when the error ends the program.
+    """
+
+    exit_code = 1
+
+
+class ClipError(FrescodError):
+    """A clip or its prompt cannot be used; other clips are unaffected."""
+
+
+class ConfigError(FrescodError):
+    """A setting has an unknown name or a value out of range."""
+
+    exit_code = 78
+
+
+class ModelsError(FrescodError):
+    """Weights are missing, truncated or of the wrong architecture."""
+
+    exit_code = 78

@@ -1,0 +1,1 @@
+"""Frames in, frames out: the stages that clips pass through."""

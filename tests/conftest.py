@@ -1,0 +1,34 @@
+"""Where the tests find material that is not part of the project."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def material(variable: str, default: str) -> Path:
+    """Folder named by an environment variable, else beside the checkout; skips when absent."""
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+    if not folder.is_dir():
+        pytest.skip(f"{variable}: no folder {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Numeric reference data of the method."""
+    return material("FRESCO_REFERENCE_DIR", "reference")
+
+
+@pytest.fixture(scope="session")
+def clips_dir() -> Path:
+    """Real clips."""
+    return material("FRESCO_CLIPS_DIR", "clips")
+
+
+@pytest.fixture(scope="session")
+def propagation_dir() -> Path:
+    """Reference cases of propagation."""
+    return material("FRESCO_PROPAGATION_DIR", "propagation")
