@@ -1,0 +1,269 @@
+"""Which pixel of one frame is which pixel of another: warp, occlusion, trajectories.
+
+The N frames of a batch form a ring: frame i is followed by frame (i + 1) mod N, so there are N pairs.
+A flow on the grid of frame A towards frame B says that pixel p of A corresponds to p + flow(p) of B.
+
+Source: FRESCO (Yang et al., CVPR 2024), section 3.2 and supplementary; forward-backward consistency
+as in Sundaram et al., ECCV 2010.
+
+Shapes: N frames, C channels, H x W pixels, h x w a coarser grid, P = h * w tokens in raster order.
+Flow channels: 0 = x, 1 = y, in pixels of the flow's own grid.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# A pixel is occluded when its flow there and back misses by more than this share of both lengths …
+CONSISTENCY_SLOPE = 0.01
+# … plus this many pixels, or when the colours differ by more than this (mean of |RGB|, 0..255).
+CONSISTENCY_OFFSET = 0.5
+PHOTOMETRIC_THRESHOLD = 63.75
+
+
+def warp(image_NCHW: Tensor, flow_N2HW: Tensor, *, mode: str = "bilinear") -> Tensor:
+    """Sample `image` at p + flow(p); what lies outside the picture counts as 0.
+
+    Args:
+        image_NCHW: float pictures or features.
+        flow_N2HW: float displacements in pixels; N may be 1 for all images.
+        mode: "bilinear" or "nearest" (coordinates rounded half to even).
+    """
+    height, width = image_NCHW.shape[-2:]
+    rows_H = torch.arange(height, device=flow_N2HW.device, dtype=flow_N2HW.dtype)
+    columns_W = torch.arange(width, device=flow_N2HW.device, dtype=flow_N2HW.dtype)
+    x_NHW = columns_W + flow_N2HW[:, 0]
+    y_NHW = rows_H[:, None] + flow_N2HW[:, 1]
+    grid_NHW2 = torch.stack(
+        (x_NHW * (2 / max(width - 1, 1)) - 1, y_NHW * (2 / max(height - 1, 1)) - 1), -1
+    )
+    grid_NHW2 = grid_NHW2.expand(len(image_NCHW), -1, -1, -1).to(image_NCHW.dtype)
+    return F.grid_sample(
+        image_NCHW, grid_NHW2, mode=mode, padding_mode="zeros", align_corners=True
+    )
+
+
+def scale_down(image_NCHW: Tensor, scale: float) -> Tensor:
+    """Bilinear resize by `scale` without antialiasing, half-pixel centres."""
+    if scale == 1:
+        return image_NCHW
+    return F.interpolate(image_NCHW, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def window_sum(image_NCHW: Tensor, size: int) -> Tensor:
+    """Sum over a `size` x `size` window (odd, border replicated), clamped to [0, 1].
+
+    Dilates 0/1 masks, and makes soft ones wider and harder.
+    """
+    channels = image_NCHW.shape[1]
+    kernel = torch.ones(channels, 1, size, size, device=image_NCHW.device, dtype=image_NCHW.dtype)
+    padded = F.pad(image_NCHW, (size // 2,) * 4, mode="replicate")
+    return F.conv2d(padded, kernel, groups=channels).clamp(0, 1)
+
+
+def consistency_occlusion(flow_N2HW: Tensor, back_N2HW: Tensor) -> Tensor:
+    """Where following `flow` and then `back` does not lead home; bool (N,H,W), True = occluded.
+
+    Args:
+        flow_N2HW: on the grid that the mask is wanted for.
+        back_N2HW: on the other frame's grid.
+    """
+    lengths_NHW = flow_N2HW.norm(dim=1) + back_N2HW.norm(dim=1)
+    miss_NHW = (flow_N2HW + warp(back_N2HW, flow_N2HW)).norm(dim=1)
+    return miss_NHW > CONSISTENCY_SLOPE * lengths_NHW + CONSISTENCY_OFFSET
+
+
+def photometric_occlusion(frame_NCHW: Tensor, other_NCHW: Tensor, flow_N2HW: Tensor) -> Tensor:
+    """Where `frame` (0..255) looks unlike `other` warped to it by `flow`; bool (N,H,W)."""
+    difference_NHW = (frame_NCHW - warp(other_NCHW, flow_N2HW)).abs().mean(dim=1)
+    return difference_NHW > PHOTOMETRIC_THRESHOLD
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondence:
+    """Flow and occlusion of the N ring pairs of a batch, on one grid.
+
+    Attributes:
+        forward_flows: (N,2,H,W) float32, entry i on the grid of frame i towards its successor.
+        backward_flows: (N,2,H,W) float32, entry i on the successor's grid towards frame i.
+        forward_occlusions: (N,1,H,W) float32, 1 where frame i has no counterpart.
+        backward_occlusions: (N,1,H,W) float32, 1 where the successor has none.
+    """
+
+    forward_flows: Tensor
+    backward_flows: Tensor
+    forward_occlusions: Tensor
+    backward_occlusions: Tensor
+
+    def on_grid(self, rows: int) -> "Correspondence":
+        """The same on a coarser grid of `rows` rows: flows scaled, any occluded pixel counts."""
+        height = self.forward_flows.shape[-2]
+        if rows == height:
+            return self
+        scale, factor = rows / height, height // rows
+        return Correspondence(
+            scale_down(self.forward_flows * scale, scale),
+            scale_down(self.backward_flows * scale, scale),
+            F.max_pool2d(self.forward_occlusions, factor),
+            F.max_pool2d(self.backward_occlusions, factor),
+        )
+
+
+def correspond(frames_N3HW: Tensor, forward_N2HW: Tensor, backward_N2HW: Tensor) -> Correspondence:
+    """Occlusions by consistency and colour for the flows of a batch's ring pairs.
+
+    Args:
+        frames_N3HW: float RGB, 0..255.
+        forward_N2HW: entry i on the grid of frame i towards frame (i + 1) mod N.
+        backward_N2HW: entry i on the grid of frame (i + 1) mod N towards frame i.
+    """
+    next_N3HW = frames_N3HW.roll(-1, 0)
+    forward_NHW = consistency_occlusion(forward_N2HW, backward_N2HW)
+    forward_NHW |= photometric_occlusion(frames_N3HW, next_N3HW, forward_N2HW)
+    backward_NHW = consistency_occlusion(backward_N2HW, forward_N2HW)
+    backward_NHW |= photometric_occlusion(next_N3HW, frames_N3HW, backward_N2HW)
+    return Correspondence(
+        forward_N2HW, backward_N2HW, forward_NHW[:, None].float(), backward_NHW[:, None].float()
+    )
+
+
+def key_mask(correspondence: Correspondence, factor: int) -> Tensor:
+    """Tokens that stand for the whole batch in cross-frame attention; bool (N,P).
+
+    All tokens of frame 0, and those of later frames that are occluded in the frame before.
+
+    Args:
+        factor: pixels per token along each axis.
+    """
+    occluded_NP = scale_down(correspondence.backward_occlusions, 1 / factor).flatten(1) > 0.5
+    mask_NP = occluded_NP.roll(1, 0)
+    mask_NP[0] = True
+    return mask_NP
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """Paths of tokens through a batch; path t is named by its token in frame 0.
+
+    Attributes:
+        forward: (N,P) int64, token at which path t is in frame f.
+        backward: (N,P) int64, the inverse: the path on which token p of frame f lies.
+        linked: (P,N,N) bool, whether path t is unbroken between two frames.
+    """
+
+    forward: Tensor
+    backward: Tensor
+    linked: Tensor
+
+
+def link_pair(
+    frame_CHW: Tensor, next_CHW: Tensor, back_flow_2HW: Tensor, occluded_HW: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Match the tokens of a frame one to one with those of the next.
+
+    Every visible token of the next frame follows its flow back to a token; of several that meet,
+    the one most alike in colour keeps it (the first of equals). Tokens left over on both sides are
+    paired in ascending order and count as unlinked.
+
+    Args:
+        frame_CHW, next_CHW: colours on the token grid.
+        back_flow_2HW: on the next frame's grid towards `frame`, in tokens.
+        occluded_HW: bool, tokens of the next frame without a counterpart.
+
+    Returns:
+        mapping (P,) int64, token of `frame` -> token of the next; unlinked (P,) bool.
+    """
+    height, width = occluded_HW.shape
+    count, device = height * width, occluded_HW.device
+    y_HW, x_HW = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    target_x_P = (x_HW + back_flow_2HW[0]).round().long().flatten()
+    target_y_P = (y_HW + back_flow_2HW[1]).round().long().flatten()
+    inside_P = (target_x_P >= 0) & (target_x_P < width) & (target_y_P >= 0) & (target_y_P < height)
+    candidate_Q = torch.nonzero(inside_P & ~occluded_HW.flatten())[:, 0]
+    target_Q = (target_y_P * width + target_x_P)[candidate_Q]
+    colours_CP, next_colours_CP = frame_CHW.flatten(1), next_CHW.flatten(1)
+    distance_Q = (next_colours_CP[:, candidate_Q] - colours_CP[:, target_Q]).square().mean(0)
+
+    # Two stable sorts order by (target, distance, token): the first of each target is its owner.
+    order_Q = torch.argsort(distance_Q, stable=True)
+    order_Q = order_Q[torch.argsort(target_Q[order_Q], stable=True)]
+    sorted_target_Q = target_Q[order_Q]
+    first_Q = torch.ones_like(sorted_target_Q, dtype=torch.bool)
+    first_Q[1:] = sorted_target_Q[1:] != sorted_target_Q[:-1]
+    owned, owner = sorted_target_Q[first_Q], candidate_Q[order_Q[first_Q]]
+
+    unlinked_P = torch.ones(count, dtype=torch.bool, device=device)
+    unlinked_P[owned] = False
+    free_P = torch.ones(count, dtype=torch.bool, device=device)
+    free_P[owner] = False
+    mapping_P = torch.empty(count, dtype=torch.long, device=device)
+    mapping_P[owned] = owner
+    mapping_P[unlinked_P] = torch.nonzero(free_P)[:, 0]
+    return mapping_P, unlinked_P
+
+
+def trajectories(
+    frames_N3HW: Tensor, correspondence: Correspondence, factor: int
+) -> Trajectories:
+    """Chain the pairwise matches of a batch's frames (the ring's last pair is not used).
+
+    Args:
+        frames_N3HW: RGB normalised to [-1, 1].
+        correspondence: at the frames' size.
+        factor: pixels per token along each axis.
+    """
+    count = len(frames_N3HW)
+    colours_N3hw = scale_down(frames_N3HW, 1 / factor)
+    flows_N2hw = scale_down(correspondence.backward_flows, 1 / factor) / factor
+    occluded_Nhw = scale_down(correspondence.backward_occlusions, 1 / factor)[:, 0] > 0.5
+    tokens = occluded_Nhw[0].numel()
+    forward = [torch.arange(tokens, device=frames_N3HW.device)]
+    linked_PNN = torch.ones(
+        tokens, count, count, dtype=torch.bool, device=frames_N3HW.device
+    )
+    for i in range(count - 1):
+        mapping_P, unlinked_P = link_pair(
+            colours_N3hw[i], colours_N3hw[i + 1], flows_N2hw[i], occluded_Nhw[i]
+        )
+        broken_P = unlinked_P[forward[-1]]
+        linked_PNN[broken_P, : i + 1, i + 1 :] = False
+        linked_PNN[broken_P, i + 1 :, : i + 1] = False
+        forward.append(mapping_P[forward[-1]])
+    forward_NP = torch.stack(forward)
+    return Trajectories(forward_NP, forward_NP.argsort(dim=1), linked_PNN)
+
+
+class TokenGuides:
+    """Key masks and trajectories of a batch by token grid, each made once when first asked for."""
+
+    def __init__(self, frames_N3HW: Tensor, correspondence: Correspondence) -> None:
+        self._frames_N3HW = frames_N3HW
+        self._correspondence = correspondence
+        self._key_masks: dict[int, Tensor] = {}
+        self._trajectories: dict[int, Trajectories] = {}
+
+    @cached_property
+    def _pixels(self) -> int:
+        return self._frames_N3HW.shape[-2] * self._frames_N3HW.shape[-1]
+
+    def _factor(self, tokens: int) -> int:
+        return round((self._pixels / tokens) ** 0.5)
+
+    def key_mask(self, tokens: int) -> Tensor:
+        """`key_mask` for a grid of that many tokens."""
+        if tokens not in self._key_masks:
+            self._key_masks[tokens] = key_mask(self._correspondence, self._factor(tokens))
+        return self._key_masks[tokens]
+
+    def trajectories(self, tokens: int) -> Trajectories:
+        """`trajectories` for a grid of that many tokens."""
+        if tokens not in self._trajectories:
+            self._trajectories[tokens] = trajectories(
+                self._frames_N3HW, self._correspondence, self._factor(tokens)
+            )
+        return self._trajectories[tokens]
