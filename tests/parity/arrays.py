@@ -10,11 +10,11 @@ from fresco_core.correspondence import Correspondence
 
 
 def load_cases(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays grouped by the part of their name before the first dot ("" where there is none)."""
+    """Arrays grouped by the part of their name before the last dot ("" where there is none)."""
     cases: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as data:
         for key in data.files:
-            case, _, name = key.rpartition(".") if key.count(".") == 1 else key.partition(".")
+            case, _, name = key.rpartition(".")
             cases.setdefault(case, {})[name] = data[key]
     return cases
 

@@ -1,0 +1,206 @@
+"""FRESCO attention: self-attention that looks across frames, along structure and along motion.
+
+Source: FRESCO (Yang et al., CVPR 2024), section 3.2.
+
+Shapes: N frames, K copies of them (2 under classifier-free guidance), B = K * N samples, P tokens,
+C channels, A heads of D = C / A channels, M tokens gathered from all frames, T = P trajectories.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fresco_core.correspondence import TokenGuides, Trajectories
+
+# Only the two finest levels of the decoder: coarser tokens are too large to correspond.
+HOOKED_BLOCKS = ("up_blocks.2.", "up_blocks.3.")
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Scales on the keys of the two guided attentions; the defaults are the published ones."""
+
+    spatial_scale: float = 0.2
+    temporal_scale: float = 0.2
+
+
+def cross_frame(keys_BAPD: Tensor, values_BAPD: Tensor, key_mask_NP: Tensor) -> tuple[Tensor, ...]:
+    """Keys and values that all frames of a copy share: those of the masked tokens.
+
+    Returns:
+        keys and values, each (K,A,M,D).
+    """
+    count = len(key_mask_NP)
+    chosen_M = key_mask_NP.flatten().nonzero()[:, 0]
+
+    def gather(x_BAPD: Tensor) -> Tensor:
+        x_KANPD = x_BAPD.unflatten(0, (-1, count)).transpose(1, 2)
+        return x_KANPD.flatten(2, 3)[:, :, chosen_M]
+
+    return gather(keys_BAPD), gather(values_BAPD)
+
+
+def attend(queries_BAPD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Ordinary attention; keys (B,A,P,D), or (K,A,M,D) shared by the frames of a copy."""
+    copies = len(keys)
+    if copies == len(queries_BAPD):
+        return F.scaled_dot_product_attention(queries_BAPD, keys, values)
+    tokens = queries_BAPD.shape[2]
+    queries_KANPD = queries_BAPD.unflatten(0, (copies, -1)).transpose(1, 2)
+    out_KAXD = F.scaled_dot_product_attention(queries_KANPD.flatten(2, 3), keys, values)
+    return out_KAXD.unflatten(2, (-1, tokens)).transpose(1, 2).flatten(0, 1)
+
+
+def spatial_guided(
+    queries_BAPD: Tensor, reference_queries_BAPD: Tensor, reference_keys_BAPD: Tensor, scale: float
+) -> Tensor:
+    """Queries averaged over tokens that are alike in the reference pass (eq. 3)."""
+    return F.scaled_dot_product_attention(
+        reference_queries_BAPD, scale * reference_keys_BAPD, queries_BAPD
+    )
+
+
+def temporal_guided(
+    out_BAPD: Tensor,
+    queries_BAPD: Tensor,
+    keys_BAPD: Tensor,
+    trajectories: Trajectories,
+    scale: float,
+) -> Tensor:
+    """Attention outputs averaged along each unbroken trajectory (eq. 4)."""
+    count, tokens = trajectories.forward.shape
+    heads, depth = out_BAPD.shape[1], out_BAPD.shape[3]
+
+    def along(x_BAPD: Tensor, index_NP: Tensor) -> Tensor:
+        x_KNAPD = x_BAPD.unflatten(0, (-1, count))
+        index = index_NP[None, :, None, :, None].expand(len(x_KNAPD), -1, heads, -1, depth)
+        return x_KNAPD.gather(3, index)
+
+    def paths(x_BAPD: Tensor) -> Tensor:
+        return along(x_BAPD, trajectories.forward).permute(0, 3, 2, 1, 4)  # (K,T,A,N,D)
+
+    mixed_KTAND = F.scaled_dot_product_attention(
+        paths(queries_BAPD),
+        scale * paths(keys_BAPD),
+        paths(out_BAPD),
+        attn_mask=trajectories.linked[None, :, None],
+    )
+    mixed_BAPD = mixed_KTAND.permute(0, 3, 2, 1, 4).flatten(0, 1)
+    return along(mixed_BAPD, trajectories.backward).flatten(0, 1)
+
+
+def fresco_attention(
+    attention: Any,
+    hidden_BPC: Tensor,
+    *,
+    key_mask_NP: Tensor | None = None,
+    reference_BPC: Tensor | None = None,
+    trajectories: Trajectories | None = None,
+    options: AttentionOptions = AttentionOptions(),  # noqa: B008
+) -> Tensor:
+    """One self-attention layer under the constraints that are given; (B,P,C), before the residual.
+
+    Args:
+        attention: the layer: `to_q`, `to_k`, `to_v`, `to_out[0]`, `heads`, as in diffusers.
+        hidden_BPC: input of the layer.
+        key_mask_NP: cross-frame attention to these tokens, or None for each frame to itself.
+        reference_BPC: input of the layer in the reference pass: spatial-guided attention.
+        trajectories: temporal-guided attention along these.
+    """
+
+    def split(x_BPC: Tensor) -> Tensor:
+        return x_BPC.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+
+    queries_BAPD = split(attention.to_q(hidden_BPC))
+    keys_BAPD = split(attention.to_k(hidden_BPC))
+    values_BAPD = split(attention.to_v(hidden_BPC))
+    guided_BAPD = queries_BAPD
+    if reference_BPC is not None:
+        guided_BAPD = spatial_guided(
+            queries_BAPD,
+            split(attention.to_q(reference_BPC)),
+            split(attention.to_k(reference_BPC)),
+            options.spatial_scale,
+        )
+    if key_mask_NP is not None:
+        out_BAPD = attend(guided_BAPD, *cross_frame(keys_BAPD, values_BAPD, key_mask_NP))
+    else:
+        out_BAPD = attend(guided_BAPD, keys_BAPD, values_BAPD)
+    if trajectories is not None:
+        out_BAPD = temporal_guided(
+            out_BAPD, queries_BAPD, keys_BAPD, trajectories, options.temporal_scale
+        )
+    return attention.to_out[0](out_BAPD.transpose(1, 2).flatten(2))
+
+
+class FrescoAttention:
+    """The self-attention layers of a UNet's fine decoder levels, under FRESCO's constraints.
+
+    Replaces the attention processors of those layers; all other layers stay as they are. Which
+    constraints hold is set between UNet calls: `guides` and the three switches.
+    """
+
+    def __init__(self, unet: nn.Module, options: AttentionOptions | None = None) -> None:
+        self.options = options or AttentionOptions()
+        self.guides: TokenGuides | None = None
+        self.cross_frame = self.spatial = self.temporal = False
+        self._reference: dict[str, Tensor] = {}
+        self._recording = False
+        self.layers = tuple(
+            name
+            for name, _ in unet.named_modules()
+            if name.startswith(HOOKED_BLOCKS) and name.endswith(".attn1")
+        )
+        for name in self.layers:
+            unet.get_submodule(name).set_processor(_Processor(self, name))  # type: ignore[operator]
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Constraints off; each layer's input is kept as its reference."""
+        self.clear()
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    @property
+    def reference(self) -> dict[str, Tensor]:
+        """Inputs (B,P,C) of the layers in the recorded pass, by layer name."""
+        return self._reference
+
+    def clear(self) -> None:
+        """Drop everything that belongs to one batch."""
+        self._reference = {}
+        self.guides = None
+        self.cross_frame = self.spatial = self.temporal = False
+
+    def run(self, name: str, attention: Any, hidden_BPC: Tensor) -> Tensor:
+        """Called by a layer's processor."""
+        if self._recording:
+            self._reference[name] = hidden_BPC.clone()
+            return fresco_attention(attention, hidden_BPC)
+        tokens, guides = hidden_BPC.shape[1], self.guides
+        return fresco_attention(
+            attention,
+            hidden_BPC,
+            key_mask_NP=guides.key_mask(tokens) if guides and self.cross_frame else None,
+            reference_BPC=self._reference[name] if self.spatial else None,
+            trajectories=guides.trajectories(tokens) if guides and self.temporal else None,
+            options=self.options,
+        )
+
+
+class _Processor:
+    """What diffusers calls in place of a layer's own attention."""
+
+    def __init__(self, owner: FrescoAttention, name: str) -> None:
+        self._owner, self._name = owner, name
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return self._owner.run(self._name, attn, hidden_states)
