@@ -1,0 +1,165 @@
+"""Optical flow: directions, sizes, determinism, weights."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torchvision.models.optical_flow import raft_large
+
+from fresco_core.errors import ConfigError, ModelsError
+from fresco_core.flow import FlowModel, load_flow
+from fresco_core.flow.dis import DisFlow
+from fresco_core.flow.raft import RaftFlow
+
+
+def textured(rows: int, columns: int, shift: tuple[float, float] = (0, 0), seed: int = 0) -> Tensor:
+    """A smooth random RGB picture whose content lies ``shift`` = (x, y) pixels further on."""
+    noise = np.random.default_rng(seed).normal(size=(rows + 40, columns + 40, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min()) * 255
+    move = np.array([[1, 0, shift[0] - 20], [0, 1, shift[1] - 20]], dtype=np.float64)
+    moved = cv2.warpAffine(smooth, move, (columns, rows), flags=cv2.INTER_CUBIC)
+    picture = np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+    return torch.from_numpy(picture).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (63, 65), (128, 96), (479, 853)])
+@pytest.mark.parametrize("shift", [(3.0, -2.0), (0.5, 1.25)])
+def test_dis_recovers_a_translation_in_both_directions(
+    size: tuple[int, int], shift: tuple[float, float]
+) -> None:
+    first, second = textured(*size), textured(*size, shift)
+    forward, backward = load_flow("dis")(first[None], second[None])
+    assert forward.shape == backward.shape == (1, 2, *size)
+    assert forward.dtype == backward.dtype == torch.float32
+    expected = torch.tensor(shift)[:, None, None]
+    inside = (slice(None), slice(12, -12), slice(12, -12))
+    assert (forward[0][inside] - expected).abs().max() < 0.3
+    assert (backward[0][inside] + expected).abs().max() < 0.3
+
+
+def test_dis_keeps_pairs_apart_and_repeats_itself() -> None:
+    frames = torch.stack([textured(64, 80), textured(64, 80, (2, 0)), textured(64, 80, (2, 3))])
+    model = DisFlow()
+    forward, backward = model(frames, frames.roll(-1, 0))
+    again = model(frames, frames.roll(-1, 0))
+    assert torch.equal(forward, again[0])
+    assert torch.equal(backward, again[1])
+    for i in range(3):
+        alone = DisFlow()(frames[i : i + 1], frames.roll(-1, 0)[i : i + 1])
+        assert torch.equal(alone[0][0], forward[i])
+    # Frames 0 and 2 are each other's mirror in time for the ring's last pair.
+    assert torch.equal(model(frames[:1], frames[2:])[0][0], backward[2])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (8, 31), (15, 200)])
+def test_dis_takes_frames_that_opencv_refuses(size: tuple[int, int]) -> None:
+    forward, backward = DisFlow()(textured(*size)[None], textured(*size, (1, 0))[None])
+    assert forward.shape == backward.shape == (1, 2, *size)
+    assert forward.isfinite().all()
+    assert backward.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def raft_state() -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return raft_large(weights=None).state_dict()
+
+
+@pytest.fixture(scope="module")
+def raft(raft_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> FlowModel:
+    path = tmp_path_factory.mktemp("raft") / "raft.safetensors"
+    save_file(raft_state, path)
+    return load_flow("raft", str(path))
+
+
+def test_raft_flow_has_the_frames_size_whatever_the_padding(raft: FlowModel) -> None:
+    frames = torch.stack([textured(61, 139), textured(61, 139, (2, 1)), textured(61, 139, seed=1)])
+    forward, backward = raft(frames, frames.roll(-1, 0))
+    assert forward.shape == backward.shape == (3, 2, 61, 139)
+    assert forward.dtype == torch.float32
+    assert not forward.requires_grad
+    assert torch.equal(forward, raft(frames, frames.roll(-1, 0))[0])
+    alone = raft(frames[1:2], frames[2:])
+    assert torch.equal(alone[0][0], forward[1])
+    assert torch.equal(alone[1][0], backward[1])
+    # backward is forward with the frames exchanged
+    torch.testing.assert_close(raft(frames[2:], frames[1:2])[0][0], backward[1])
+
+
+def test_raft_equals_torchvision_on_a_size_that_needs_no_padding(
+    raft: FlowModel, raft_state: dict[str, Tensor]
+) -> None:
+    from torchvision.models.optical_flow import Raft_Large_Weights
+
+    network = raft_large(weights=None).eval()
+    network.load_state_dict(raft_state)
+    first, second = textured(128, 136)[None], textured(128, 136, (3, 1))[None]
+    with torch.no_grad():
+        expected = network(*Raft_Large_Weights.C_T_V1.transforms()(first, second))[-1]
+    torch.testing.assert_close(raft(first, second)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_raft_reads_a_pth_state_dict(raft_state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(raft_state, tmp_path / "raft.pth")
+    loaded = RaftFlow.load(str(tmp_path / "raft.pth"))
+    assert torch.equal(
+        loaded._network.state_dict()["mask_predictor.conv.bias"],
+        raft_state["mask_predictor.conv.bias"],
+    )
+
+
+def test_missing_raft_weights_name_the_file_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelsError, match=r"none\.pth not found: correct the path"):
+        load_flow("raft", str(tmp_path / "none.pth"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ModelsError, match=r"raft_large.*frescod models pull"):
+        load_flow("raft")
+
+
+@pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
+def test_damaged_raft_weights_are_refused(
+    raft_state: dict[str, Tensor], tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        torch.save(raft_state, path)
+    else:
+        save_file(raft_state, path)
+    path.write_bytes(path.read_bytes()[:10_000])
+    with pytest.raises(ModelsError, match="fetch it again"):
+        load_flow("raft", str(path))
+
+
+def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelsError, match="does not fit torchvision's RAFT large"):
+        load_flow("raft", str(tmp_path / "other.safetensors"))
+
+
+class Harmful:
+    """Would run code when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("unpickled",)
+
+
+def test_pickled_code_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"a": Harmful()}, tmp_path / "harmful.pth")
+    with pytest.raises(ModelsError, match="holds more than weights"):
+        load_flow("raft", str(tmp_path / "harmful.pth"))
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_unknown_model_and_pointless_weights_are_refused() -> None:
+    with pytest.raises(ConfigError, match="choose one of dis, raft"):
+        load_flow("gmflow")
+    with pytest.raises(ConfigError, match="dis takes no weights"):
+        load_flow("dis", "x.pth")
