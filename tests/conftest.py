@@ -8,11 +8,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def material(variable: str, default: str) -> Path:
-    """Folder named by an environment variable, else beside the checkout; skips when absent."""
+def find_material(variable: str, default: str) -> Path | None:
+    """Folder named by an environment variable, else beside the checkout; None when absent."""
     folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
-    if not folder.is_dir():
-        pytest.skip(f"{variable}: no folder {folder}")
+    return folder if folder.is_dir() else None
+
+
+def material(variable: str, default: str) -> Path:
+    """The same; skips the test when absent."""
+    folder = find_material(variable, default)
+    if folder is None:
+        pytest.skip(f"{variable}: no such folder")
     return folder
 
 
