@@ -1,0 +1,133 @@
+"""Diffusion sampling: schedule, noise, start from the input (SDEdit), DDPM step.
+
+Sources: DDPM (Ho et al., NeurIPS 2020), eq. 6-7; SDEdit (Meng et al., ICLR 2022); FRESCO (Yang et
+al., CVPR 2024), supplementary.
+
+Shapes: N frames, 4 latent channels, h x w = H/8 x W/8 latent grid, H x W pixels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Noise(Protocol):
+    """Where a batch's random numbers come from."""
+
+    def restart(self) -> None:
+        """Begin the latent noise anew: the next draw repeats the first one of the batch."""
+
+    def latent(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal noise for latents, float32."""
+
+    def posterior(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal noise for samples of the VAE's posterior, float32."""
+
+
+class SeededNoise:
+    """Noise from a seed: the same numbers whatever the device, the window or the process.
+
+    Drawn on the CPU for that reason; latents are small. The two streams differ, so that posterior
+    samples are independent of the latent noise.
+    """
+
+    _POSTERIOR_STREAM = 0x5DEECE66D
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._posterior = torch.Generator().manual_seed((seed + self._POSTERIOR_STREAM) % 2**63)
+        self.restart()
+
+    def restart(self) -> None:
+        """See `Noise.restart`."""
+        self._latent = torch.Generator().manual_seed(self._seed)
+
+    def latent(self, shape: tuple[int, ...]) -> Tensor:
+        """See `Noise.latent`."""
+        return torch.randn(shape, generator=self._latent)
+
+    def posterior(self, shape: tuple[int, ...]) -> Tensor:
+        """See `Noise.posterior`."""
+        return torch.randn(shape, generator=self._posterior)
+
+
+class PictureCodec:
+    """The VAE as pictures see it: RGB in [-1, 1] to scaled latents and back, float32 outside."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self.scaling_factor = float(vae.config.scaling_factor)
+
+    def encode(self, frames_N3HW: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+        """A sample of the posterior, (N,4,h,w), with the given noise."""
+        posterior = self._vae.encode(frames_N3HW.to(self._vae.dtype)).latent_dist
+        mean, std = posterior.mean.float(), posterior.std.float()
+        return self.scaling_factor * (mean + std * noise(tuple(mean.shape)).to(mean.device))
+
+    def decode(self, latents_N4hw: Tensor) -> Tensor:
+        """Pictures (N,3,H,W), not clamped."""
+        latents_N4hw = (latents_N4hw / self.scaling_factor).to(self._vae.dtype)
+        return self._vae.decode(latents_N4hw, return_dict=False)[0].float()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Noise levels of a run: `timesteps` from most to least noise, `alphas` their squared signal.
+
+    `alphas[k]` belongs to `timesteps[k]`; one more entry, 1, stands for no noise at all.
+    """
+
+    timesteps: tuple[int, ...]
+    alphas: tuple[float, ...]
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any, steps: int) -> "Schedule":
+        """The schedule of a diffusers scheduler for that many steps."""
+        scheduler.set_timesteps(steps)
+        timesteps = tuple(int(t) for t in scheduler.timesteps)
+        alphas = tuple(float(scheduler.alphas_cumprod[t]) for t in timesteps)
+        return cls(timesteps, (*alphas, 1.0))
+
+    def add_noise(self, latents_N4hw: Tensor, noise_N4hw: Tensor, index: int) -> Tensor:
+        """Latents at the noise level of step `index`."""
+        alpha = self.alphas[index]
+        return alpha**0.5 * latents_N4hw + (1 - alpha) ** 0.5 * noise_N4hw
+
+    def predict_clean(self, latents_N4hw: Tensor, predicted_N4hw: Tensor, index: int) -> Tensor:
+        """Latents without the noise that the network predicts in them at step `index`."""
+        alpha = self.alphas[index]
+        return (latents_N4hw - (1 - alpha) ** 0.5 * predicted_N4hw) / alpha**0.5
+
+    def previous(
+        self, latents_N4hw: Tensor, clean_N4hw: Tensor, noise_N4hw: Tensor, index: int
+    ) -> Tensor:
+        """One DDPM step: latents at the next smaller noise level (Ho et al., eq. 7)."""
+        alpha, alpha_next = self.alphas[index], self.alphas[index + 1]
+        ratio = alpha / alpha_next
+        beta = 1 - ratio
+        variance = max((1 - alpha_next) / (1 - alpha) * beta, 1e-20)
+        return (
+            alpha_next**0.5 * beta / (1 - alpha) * clean_N4hw
+            + ratio**0.5 * (1 - alpha_next) / (1 - alpha) * latents_N4hw
+            + variance**0.5 * noise_N4hw
+        )
+
+
+def repeat_first(noise_N4hw: Tensor) -> Tensor:
+    """Frame 0's noise for all frames."""
+    return noise_N4hw[:1].expand_as(noise_N4hw)
+
+
+def to_uint8(pictures_N3HW: Tensor) -> Tensor:
+    """RGB in [-1, 1] (clamped) -> uint8 (N,H,W,3)."""
+    return (
+        ((pictures_N3HW / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    )
+
+
+def to_normalised(frames_NHWC: Tensor) -> Tensor:
+    """uint8 RGB (N,H,W,3) -> float32 (N,3,H,W) in [-1, 1]."""
+    return frames_NHWC.permute(0, 3, 1, 2).float() / 255 * 2 - 1

@@ -1,0 +1,496 @@
+"""FrescoTranslator: key frames in, translated key frames out.
+
+Source: FRESCO (Yang et al., CVPR 2024), section 3 and algorithm 1 of the supplementary.
+
+Shapes: N frames of a batch (the two carried ones first, if any), B = 2N under classifier-free
+guidance (all negative-prompt samples, then all positive), S sampling steps, H x W pixels (multiples
+of 64), h x w = H/8 x W/8 latent grid, L tokens of a prompt, P tokens of a feature grid.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fresco_core.attention import AttentionOptions, FrescoAttention
+from fresco_core.correspondence import Correspondence, TokenGuides, correspond
+from fresco_core.decoder import DecoderLevels
+from fresco_core.errors import FrescodError
+from fresco_core.flow import FlowModel
+from fresco_core.models import DiffusionModels
+from fresco_core.optimization import (
+    OptimizationOptions,
+    correlation,
+    normalise_tokens,
+    optimize_features,
+)
+from fresco_core.prompts import default_prompts, encode_prompts
+from fresco_core.sampling import (
+    Noise,
+    PictureCodec,
+    Schedule,
+    SeededNoise,
+    repeat_first,
+    to_normalised,
+    to_uint8,
+)
+from fresco_core.smoothing import background_map, motion_saliency, smooth
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TranslationOptions:
+    """Everything that shapes a translation but models and pictures; defaults as published.
+
+    Attributes:
+        steps: length of the whole noise schedule.
+        warmup_steps: steps skipped at its start, so that the input's layout stays (SDEdit);
+            negative: start from pure noise.
+        guidance_scale: of classifier-free guidance.
+        control_scale: weight of the ControlNet.
+        seed: of all random numbers.
+        added_prompt: appended to every prompt; None: what suits the base model.
+        negative_prompt: where a prompt has none of its own; None: what suits the base model.
+        repeat_noise: all frames start from the same noise.
+        cross_frame_attention, spatial_attention, temporal_attention, feature_optimization,
+            background_smoothing: the five constraints.
+        spatial_attention_steps: executed steps, from the first, with spatial-guided attention.
+        temporal_attention_end: smallest timestep with temporal-guided attention.
+        optimization_end: schedule index at which feature optimisation ends.
+        optimized_levels: decoder levels whose input is optimised.
+        smoothing_begin, smoothing_end: share of the schedule at which pictures are smoothed.
+    """
+
+    steps: int = 20
+    warmup_steps: int = 5
+    guidance_scale: float = 7.5
+    control_scale: float = 0.7
+    seed: int = 0
+    added_prompt: str | None = None
+    negative_prompt: str | None = None
+    repeat_noise: bool = True
+    cross_frame_attention: bool = True
+    spatial_attention: bool = True
+    temporal_attention: bool = True
+    feature_optimization: bool = True
+    background_smoothing: bool = True
+    spatial_attention_steps: int = 1
+    temporal_attention_end: int = 350
+    optimization_end: int = 15
+    optimized_levels: tuple[int, ...] = (0, 1, 2, 3)
+    smoothing_begin: float = 0.8
+    smoothing_end: float = 0.9
+    attention: AttentionOptions = field(default_factory=AttentionOptions)
+    optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
+
+    def smooths(self, index: int) -> bool:
+        """Whether the step at a schedule index smooths the background: 16 and 17 of 20."""
+        # In integers of a thousandth, so that 0.8 * 20 is 16 and not a rounding error beside it.
+        position = 1000 * index
+        return (
+            round(1000 * self.smoothing_begin) * self.steps
+            <= position
+            < round(1000 * self.smoothing_end) * self.steps
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class KeyFrameBatch:
+    """New key frames to translate together.
+
+    Attributes:
+        frames: (n,H,W,3) uint8 RGB.
+        controls: (n,H,W) uint8 control maps, or None where there is no ControlNet.
+        prompts: one positive prompt a frame.
+        negative: negative prompt, or None for the default.
+    """
+
+    frames: Frames
+    controls: NDArray[np.uint8] | None
+    prompts: tuple[str, ...]
+    negative: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Carry:
+    """What ties a batch to the one before it; all that a clip's next batch needs to know.
+
+    Attributes:
+        latents: (S,2,4,h,w) float32 CPU, latents entering each step: of the clip's first key frame
+            and of the last one so far.
+        frames: (2,H,W,3) uint8 RGB inputs of those two.
+        controls: (2,H,W) uint8 control maps of those two, or None.
+        prompts: positive prompts of those two.
+    """
+
+    latents: Tensor
+    frames: Frames
+    controls: NDArray[np.uint8] | None
+    prompts: tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """Translated new key frames, (n,H,W,3) uint8 RGB, and the carry for the next batch."""
+
+    frames: Frames
+    carry: Carry
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """All about a batch that stays the same from step to step.
+
+    Attributes:
+        frames_N3HW: float32 in [-1, 1].
+        prompts_BLD: embeddings.
+        control_B3HW: in [0, 1], or None.
+        correspondence: flows and occlusions of the ring pairs.
+        guides: masks and trajectories by token grid.
+        background_N1HW: background map at half size, or None for no smoothing.
+    """
+
+    frames_N3HW: Tensor
+    prompts_BLD: Tensor
+    control_B3HW: Tensor | None
+    correspondence: Correspondence
+    guides: TokenGuides
+    background_N1HW: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One executed sampling step, for whoever watches.
+
+    Attributes:
+        index, count: which of how many.
+        timestep: of the noise schedule.
+        latents: (N,4,h,w) entering the step, the carried ones already put in place.
+        noise: (N,4,h,w), the guided prediction.
+        clean: (N,4,h,w), predicted latents without noise, after background smoothing.
+    """
+
+    index: int
+    count: int
+    timestep: int
+    latents: Tensor
+    noise: Tensor
+    clean: Tensor
+
+
+class NotFiniteError(FrescodError):
+    """The networks produced NaN or infinity."""
+
+
+class FrescoTranslator:
+    """Translates batches of key frames under FRESCO's constraints.
+
+    Owns the models: their attention processors and hooks belong to this object from then on.
+
+    >>> translator = FrescoTranslator(models, load_flow("dis", None, models.device))
+    >>> first = translator.translate(KeyFrameBatch(frames, controls, prompts))
+    >>> second = translator.translate(KeyFrameBatch(more, controls, prompts), first.carry)
+    """
+
+    def __init__(
+        self,
+        models: DiffusionModels,
+        flow: FlowModel,
+        options: TranslationOptions | None = None,
+    ) -> None:
+        self.models = models
+        self.flow = flow
+        self.options = options or TranslationOptions()
+        self.codec = PictureCodec(models.vae)
+        self.schedule = Schedule.from_scheduler(models.scheduler, self.options.steps)
+        self.attention = FrescoAttention(models.unet, self.options.attention)
+        self.decoder = DecoderLevels(models.unet)
+
+    @torch.no_grad()
+    def translate(
+        self,
+        batch: KeyFrameBatch,
+        carry: Carry | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Translation:
+        """Translate a batch; every batch of a clip but its first needs the carry of the one before.
+
+        Raises:
+            ValueError: shapes that do not fit together, or sizes that are no multiples of 64.
+            NotFiniteError: the result is not a picture.
+        """
+        _check(batch, carry)
+        if carry is not None:
+            batch = _prepend(carry, batch)
+        noise = SeededNoise(self.options.seed)
+        conditioning = self.condition(batch)
+        references = self.reference_pass(conditioning, noise)
+        latents_N4hw, record = self.sample(
+            conditioning, references, noise, carry.latents if carry else None, on_step
+        )
+        self.attention.clear()
+        if not bool(latents_N4hw.isfinite().all()):
+            raise NotFiniteError(
+                "the networks produced NaN or infinity: try models.dtype = 'float32' or 'bfloat16'"
+            )
+        new = slice(2 if carry else 0, None)
+        frames = to_uint8(self.codec.decode(latents_N4hw[new])).cpu().numpy()
+        return Translation(
+            frames,
+            Carry(
+                latents=record,
+                frames=batch.frames[[0, -1]],
+                controls=None if batch.controls is None else batch.controls[[0, -1]],
+                prompts=(batch.prompts[0], batch.prompts[-1]),
+            ),
+        )
+
+    def condition(self, batch: KeyFrameBatch) -> Conditioning:
+        """Embed prompts, find correspondences and background of a batch (carried frames in it)."""
+        device = self.models.device
+        frames_NHW3 = torch.from_numpy(np.ascontiguousarray(batch.frames)).to(device)
+        frames_N3HW = frames_NHW3.permute(0, 3, 1, 2).contiguous()
+        forward_N2HW, backward_N2HW = self._ring_flow(frames_N3HW)
+        correspondence = correspond(frames_N3HW.float(), forward_N2HW, backward_N2HW)
+        normalised_N3HW = to_normalised(frames_NHW3)
+        background_N1HW = None
+        if self.options.background_smoothing:
+            background_N1HW = background_map(motion_saliency(forward_N2HW))
+        return Conditioning(
+            normalised_N3HW,
+            self.embed(batch.prompts, batch.negative),
+            self.control(batch.controls),
+            correspondence,
+            TokenGuides(normalised_N3HW, correspondence),
+            background_N1HW,
+        )
+
+    def embed(self, prompts: tuple[str, ...], negative: str | None) -> Tensor:
+        """Embeddings (B,L,D) of one prompt a frame, with what is added to each."""
+        added, default_negative = default_prompts(self.models.base_name)
+        if self.options.added_prompt is not None:
+            added = self.options.added_prompt
+        if self.options.negative_prompt is not None:
+            default_negative = self.options.negative_prompt
+        return encode_prompts(
+            self.models.tokenizer,
+            self.models.text_encoder,
+            [text + added for text in prompts],
+            [default_negative if negative is None else negative] * len(prompts),
+        )
+
+    def control(self, controls_NHW: NDArray[np.uint8] | None) -> Tensor | None:
+        """Condition tensor (B,3,H,W) in [0, 1] of control maps."""
+        if controls_NHW is None or self.models.controlnet is None:
+            return None
+        maps_NHW = torch.from_numpy(np.ascontiguousarray(controls_NHW)).to(self.models.device)
+        return (maps_NHW.float() / 255)[:, None].repeat(2, 3, 1, 1).to(self.models.dtype)
+
+    def _ring_flow(self, frames_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+        if len(frames_N3HW) == 1:
+            still = torch.zeros_like(frames_N3HW[:, :2], dtype=torch.float32)
+            return still, still
+        forward_N2HW, backward_N2HW = self.flow(frames_N3HW, frames_N3HW.roll(-1, 0))
+        return forward_N2HW.to(self.models.device), backward_N2HW.to(self.models.device)
+
+    def reference_pass(self, conditioning: Conditioning, noise: Noise) -> dict[int, Tensor]:
+        """One UNet call on the almost noiseless input: what the input's structure looks like.
+
+        Leaves the inputs of the guided attention layers in `self.attention`.
+
+        Returns:
+            by decoder level, token vectors of unit length of its input, float32 (B,P,C); empty
+            where no constraint asks for a reference.
+        """
+        options = self.options
+        if not (options.spatial_attention or options.feature_optimization):
+            self.attention.clear()
+            return {}
+        last = options.steps - 1
+        shape = self._latent_shape(conditioning)
+        noise_N4hw = noise.latent(shape).to(self.models.device)
+        clean_N4hw = self.codec.encode(conditioning.frames_N3HW, noise.posterior)
+        latents_N4hw = self.schedule.add_noise(clean_N4hw, noise_N4hw, last)
+        with self.attention.recording(), self.decoder.recording() as inputs:
+            self._unet(latents_N4hw, last, conditioning.prompts_BLD)
+        if not options.feature_optimization:
+            return {}
+        return {level: normalise_tokens(inputs[level]) for level in options.optimized_levels}
+
+    def sample(
+        self,
+        conditioning: Conditioning,
+        references: dict[int, Tensor],
+        noise: Noise,
+        carried_S24hw: Tensor | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """From noise to clean latents.
+
+        Args:
+            references: of `reference_pass`.
+            carried_S24hw: `Carry.latents`, or None in a clip's first batch.
+
+        Returns:
+            latents (N,4,h,w), float32, and the record (S,2,4,h,w) for the next batch.
+        """
+        options, schedule = self.options, self.schedule
+        noise.restart()
+        noise_N4hw = noise.latent(self._latent_shape(conditioning)).to(self.models.device)
+        if options.repeat_noise:
+            noise_N4hw = repeat_first(noise_N4hw)
+        begin = max(options.warmup_steps, 0)
+        latents_N4hw = noise_N4hw
+        if options.warmup_steps >= 0:
+            clean_N4hw = self.codec.encode(conditioning.frames_N3HW, noise.posterior)
+            latents_N4hw = schedule.add_noise(clean_N4hw, noise_N4hw, begin)
+
+        self.attention.guides = conditioning.guides
+        record = []
+        count = options.steps - begin
+        for i, index in enumerate(range(begin, options.steps)):
+            if carried_S24hw is not None:
+                carried_24hw = carried_S24hw[i].to(latents_N4hw)
+                latents_N4hw = torch.cat((carried_24hw, latents_N4hw[2:]))
+            record.append(latents_N4hw[[0, -1]].cpu())
+            predicted_N4hw = self.predict_noise(latents_N4hw, index, conditioning, references)
+            clean_N4hw = schedule.predict_clean(latents_N4hw, predicted_N4hw, index)
+            if conditioning.background_N1HW is not None and options.smooths(index):
+                clean_N4hw = self._smooth_pictures(clean_N4hw, conditioning, noise)
+            if on_step is not None:
+                timestep = schedule.timesteps[index]
+                on_step(Step(i, count, timestep, latents_N4hw, predicted_N4hw, clean_N4hw))
+            fresh_N4hw = noise.latent(tuple(latents_N4hw.shape)).to(self.models.device)
+            latents_N4hw = schedule.previous(latents_N4hw, clean_N4hw, fresh_N4hw, index)
+        return latents_N4hw, torch.stack(record)
+
+    @torch.no_grad()
+    def predict_noise(
+        self,
+        latents_N4hw: Tensor,
+        index: int,
+        conditioning: Conditioning,
+        references: dict[int, Tensor],
+    ) -> Tensor:
+        """Noise (N,4,h,w) in latents at schedule index `index`, under guidance and constraints."""
+        options = self.options
+        begin = max(options.warmup_steps, 0)
+        self.attention.cross_frame = options.cross_frame_attention
+        self.attention.spatial = (
+            options.spatial_attention and index - begin < options.spatial_attention_steps
+        )
+        self.attention.temporal = (
+            options.temporal_attention
+            and self.schedule.timesteps[index] >= options.temporal_attention_end
+        )
+        with ExitStack() as stack:
+            if options.feature_optimization and index < options.optimization_end:
+                stack.enter_context(
+                    self.decoder.passing_through(
+                        lambda level, feature_BChw: self.constrain(
+                            level, feature_BChw, conditioning, references
+                        )
+                    )
+                )
+            predicted_B4hw = self._unet(
+                latents_N4hw, index, conditioning.prompts_BLD, conditioning.control_B3HW
+            )
+        negative_N4hw, positive_N4hw = predicted_B4hw.chunk(2)
+        return negative_N4hw + options.guidance_scale * (positive_N4hw - negative_N4hw)
+
+    def constrain(
+        self,
+        level: int,
+        feature_BChw: Tensor,
+        conditioning: Conditioning,
+        references: dict[int, Tensor],
+    ) -> Tensor:
+        """Optimise and smooth the input of a decoder level."""
+        if level not in references:
+            return feature_BChw
+        feature_BChw = optimize_features(
+            feature_BChw,
+            target_BPP=correlation(references[level]),
+            correspondence=conditioning.correspondence,
+            options=self.options.optimization,
+        )
+        if conditioning.background_N1HW is None:
+            return feature_BChw
+        return smooth(feature_BChw, conditioning.correspondence, conditioning.background_N1HW)
+
+    def _smooth_pictures(
+        self, clean_N4hw: Tensor, conditioning: Conditioning, noise: Noise
+    ) -> Tensor:
+        assert conditioning.background_N1HW is not None
+        pictures_N3HW = smooth(
+            self.codec.decode(clean_N4hw), conditioning.correspondence, conditioning.background_N1HW
+        )
+        return self.codec.encode(pictures_N3HW, noise.posterior)
+
+    def _unet(
+        self,
+        latents_N4hw: Tensor,
+        index: int,
+        prompts_BLD: Tensor,
+        control_B3HW: Tensor | None = None,
+    ) -> Tensor:
+        models, timestep = self.models, self.schedule.timesteps[index]
+        latents_B4hw = latents_N4hw.repeat(2, 1, 1, 1).to(models.dtype)
+        residuals = {}
+        if control_B3HW is not None:
+            down, middle = models.controlnet(
+                latents_B4hw,
+                timestep,
+                encoder_hidden_states=prompts_BLD,
+                controlnet_cond=control_B3HW,
+                conditioning_scale=self.options.control_scale,
+                return_dict=False,
+            )
+            residuals = {
+                "down_block_additional_residuals": down,
+                "mid_block_additional_residual": middle,
+            }
+        predicted_B4hw = models.unet(
+            latents_B4hw,
+            timestep,
+            encoder_hidden_states=prompts_BLD,
+            return_dict=False,
+            **residuals,
+        )[0]
+        return predicted_B4hw.float()
+
+    @staticmethod
+    def _latent_shape(conditioning: Conditioning) -> tuple[int, int, int, int]:
+        count, _, height, width = conditioning.frames_N3HW.shape
+        return count, 4, height // 8, width // 8
+
+
+def _prepend(carry: Carry, batch: KeyFrameBatch) -> KeyFrameBatch:
+    controls = None
+    if batch.controls is not None and carry.controls is not None:
+        controls = np.concatenate((carry.controls, batch.controls))
+    return KeyFrameBatch(
+        np.concatenate((carry.frames, batch.frames)),
+        controls,
+        (*carry.prompts, *batch.prompts),
+        batch.negative,
+    )
+
+
+def _check(batch: KeyFrameBatch, carry: Carry | None) -> None:
+    count, height, width = batch.frames.shape[:3]
+    if batch.frames.dtype != np.uint8 or batch.frames.shape[3:] != (3,) or count == 0:
+        raise ValueError(f"frames must be uint8 (n,H,W,3), n > 0, not {batch.frames.shape}")
+    if height % 64 or width % 64:
+        raise ValueError(f"frames must be multiples of 64 in size, not {width}x{height}")
+    if batch.controls is not None and batch.controls.shape != (count, height, width):
+        raise ValueError(f"{batch.controls.shape} control maps for {batch.frames.shape} frames")
+    if len(batch.prompts) != count:
+        raise ValueError(f"{len(batch.prompts)} prompts for {count} frames")
+    if carry is not None and carry.frames.shape[1:] != batch.frames.shape[1:]:
+        raise ValueError(f"carry of {carry.frames.shape} does not fit {batch.frames.shape}")
