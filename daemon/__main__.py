@@ -1,0 +1,5 @@
+"""``python -m daemon`` is ``frescod``."""
+
+from daemon.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""Import of the YAML job files of the published FRESCO code (``--base-config``)."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from daemon.settings import Layer, checked
+from fresco_core.errors import ConfigError
+
+# Set for every clip from the folders given on the command line.
+PER_CLIP = frozenset({"file_path", "video_path", "save_path", "prompt"})
+
+SETTING: Mapping[str, str] = {
+    "mininterv": "key_frames.min_interval",
+    "maxinterv": "key_frames.max_interval",
+    "batch_size": "key_frames.batch_size",
+    "seed": "translation.seed",
+    "num_inference_steps": "translation.steps",
+    "num_warmup_steps": "translation.warmup_steps",
+    "sd_path": "models.base",
+    "use_controlnet": "control.enabled",
+    "controlnet_type": "control.type",
+    "cond_scale": "control.scale",
+    "end_opt_step": "constraints.optimization_steps_end",
+    "run_ebsynth": "propagation.enabled",
+}
+
+# Keys this version has nothing for: what happens instead, and when that makes no difference.
+UNSUPPORTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "use_freeu": ("FreeU stays off", lambda value: not value),
+    "gmflow_path": ("the flow is that of [flow] model", lambda value: not value),
+    "sod_path": ("no saliency map, so no background smoothing", lambda value: not value),
+    "use_salinecy": ("no saliency map, so no background smoothing", lambda value: not value),
+    "max_process": ("propagation runs in one process", lambda value: value == 1),
+}
+
+
+def read_base_config(path: Path) -> tuple[Layer, tuple[str, ...]]:
+    """Settings of an old YAML job file, and the warnings it gives rise to (one line at most).
+
+    Raises:
+        ConfigError: the file cannot be read or is not YAML; an unknown key or a bad value.
+    """
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected lines of the form key: value")
+
+    values: dict[str, Any] = {}
+    unsupported: list[str] = []
+    for key, value in content.items():
+        if key in SETTING:
+            values[SETTING[key]] = _value(path, key, value)
+        elif key in UNSUPPORTED:
+            instead, makes_no_difference = UNSUPPORTED[key]
+            if not makes_no_difference(value):
+                unsupported.append(f"{key} ({instead})")
+        elif key not in PER_CLIP:
+            names = [*SETTING, *UNSUPPORTED, *PER_CLIP]
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0)
+            raise ConfigError(f"{path}: {key}: no such key; did you mean {near[0]}?")
+    if content.get("use_salinecy") is False:
+        values["constraints.background_smoothing"] = False
+    warnings = (
+        (f"{path}: not supported in this version: {', '.join(unsupported)}",) if unsupported else ()
+    )
+    return Layer(str(path), values), warnings
+
+
+def _value(path: Path, key: str, value: Any) -> Any:
+    """The value as our settings want it, checked; errors name the YAML's own key."""
+    if key == "num_warmup_steps" and isinstance(value, int):
+        value = max(value, -1)  # any negative number means: from pure noise
+    if key == "controlnet_type" and isinstance(value, str):
+        value = value.lower()
+    try:
+        checked(Layer(str(path), {SETTING[key]: value}))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(SETTING[key], key, 1)) from None
+    return value

@@ -1,0 +1,157 @@
+"""The command line: options in, exit code out. What it does lives in the other modules."""
+
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from daemon.base_config import read_base_config
+from daemon.jobs import printable
+from daemon.settings import Layer, Settings, checked, merge, read_toml, to_toml
+from fresco_core.errors import FrescodError
+
+INTERRUPTED = 130
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Every option can be spelled with underscores too: --video_folder.
+CONTEXT = {
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+}
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def settings_options(command: Command) -> Command:
+    """The options that settings come from, the same for every command."""
+    for option in (
+        click.option("--seed", type=int, help="Start of all random numbers."),
+        click.option("--device", help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--control-type",
+            type=click.Choice(["hed", "canny", "depth"]),
+            help="Kind of control map.",
+        ),
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Any key of config.toml, as in --set key_frames.batch_size=6.",
+        ),
+        click.option(
+            "--base-config", type=FILE, metavar="YAML", help="Job file of the published FRESCO."
+        ),
+        click.option(
+            "--config",
+            type=FILE,
+            metavar="TOML",
+            help="Settings; without it ./config.toml, if there is one.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def gather_settings(
+    config: Path | None,
+    base_config: Path | None,
+    assignments: Sequence[str] = (),
+    control_type: str | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+) -> tuple[Settings, tuple[str, ...]]:
+    """Settings and warnings; command line beats YAML beats TOML.
+
+    Raises:
+        ConfigError: an unknown key or a bad value.
+        click.BadParameter: an assignment that is none.
+    """
+    layers: list[Layer] = []
+    warnings: tuple[str, ...] = ()
+    if config is None and Path("config.toml").is_file():
+        config = Path("config.toml")
+    if config is not None:
+        layers.append(read_toml(config))
+    if base_config is not None:
+        layer, warnings = read_base_config(base_config)
+        layers.append(layer)
+    values: dict[str, Any] = dict(_assignment(text) for text in assignments)
+    named = {"control.type": control_type, "device": device, "translation.seed": seed}
+    values.update({key: value for key, value in named.items() if value is not None})
+    layers.append(checked(Layer("command line", values)))
+    return merge(*layers), warnings
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise click.BadParameter(f"{text!r} is not of the form key=value", param_hint="--set")
+    value = value.strip()
+    if value.startswith(("[", '"', "'")):
+        try:
+            return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            raise click.BadParameter(
+                f"{text!r}: the value is not TOML", param_hint="--set"
+            ) from None
+    return key.strip(), value
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(metadata.version("frescod"), prog_name="frescod")
+def cli() -> None:
+    """Turn simulator clips into photo-realistic ones, with FRESCO."""
+
+
+@cli.command("check-config")
+@settings_options
+def check_config(**options: Any) -> None:
+    """Check the settings and print every key as it would be used."""
+    settings, warnings = gather_settings(**options)
+    for warning in warnings:
+        click.echo(printable(warning), err=True)
+    click.echo(to_toml(settings), nl=False)
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; a user's mistake is one line on stderr."""
+    try:
+        return int(cli.main(arguments, prog_name="frescod", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("frescod: interrupted; finished clips are kept", err=True)
+        return INTERRUPTED
+    except FrescodError as error:
+        click.echo(f"frescod: {printable(str(error))}", err=True)
+        return error.exit_code
+
+
+def main() -> NoReturn:
+    """Entry point of ``frescod``."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = run_command()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)  # unlike the signal's default this lets staging folders be removed

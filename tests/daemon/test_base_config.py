@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+
+from daemon.base_config import PER_CLIP, SETTING, UNSUPPORTED, read_base_config
+from daemon.settings import Settings, merge
+from fresco_core.errors import ConfigError
+from tests.conftest import ROOT
+
+
+def read(tmp_path: Path, text: str) -> tuple[Settings, tuple[str, ...]]:
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    layer, warnings = read_base_config(file)
+    return merge(layer), warnings
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, text)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("mininterv: 2", "key_frames.min_interval", 2),
+        ("maxinterv: 30", "key_frames.max_interval", 30),
+        ("batch_size: 6", "key_frames.batch_size", 6),
+        ("seed: 7", "translation.seed", 7),
+        ("num_inference_steps: 30", "translation.steps", 30),
+        ("num_warmup_steps: 3", "translation.warmup_steps", 3),
+        ("num_warmup_steps: -5", "translation.warmup_steps", -1),
+        ("sd_path: some/model", "models.base", "some/model"),
+        ("use_controlnet: false", "control.enabled", False),
+        ("controlnet_type: depth", "control.type", "depth"),
+        ("controlnet_type: HED", "control.type", "hed"),
+        ("cond_scale: 1", "control.scale", 1.0),
+        ("end_opt_step: 12", "constraints.optimization_steps_end", 12),
+        ("run_ebsynth: false", "propagation.enabled", False),
+        ("use_salinecy: false", "constraints.background_smoothing", False),
+    ],
+)
+def test_key_takes_effect(tmp_path: Path, line: str, key: str, value: object) -> None:
+    settings, warnings = read(tmp_path, line)
+    section, _, name = key.partition(".")
+    assert getattr(getattr(settings, section), name) == value
+    assert not warnings
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "use_freeu: true",
+        "gmflow_path: ./model/gmflow_sintel-0c07dcb3.pth",
+        "sod_path: ./model/epoch_resnet.pth",
+        "use_salinecy: true",
+        "max_process: 4",
+    ],
+)
+def test_unsupported_key_is_named(tmp_path: Path, line: str) -> None:
+    settings, warnings = read(tmp_path, line)
+    assert settings == Settings()
+    assert len(warnings) == 1
+    assert line.partition(":")[0] in warnings[0]
+
+
+def test_unsupported_keys_share_one_line(tmp_path: Path) -> None:
+    _, warnings = read(tmp_path, "use_freeu: true\nsod_path: a.pth\nuse_salinecy: true\n")
+    (warning,) = warnings
+    assert all(key in warning for key in ("job.yaml", "use_freeu", "sod_path", "use_salinecy"))
+
+
+def test_per_clip_keys_are_left_to_the_clip(tmp_path: Path) -> None:
+    settings, warnings = read(
+        tmp_path, "file_path: a.mp4\nvideo_path: a.mp4\nsave_path: out/\nprompt: a car\n"
+    )
+    assert (settings, warnings) == (Settings(), ())
+
+
+def test_every_key_of_the_published_code_is_known() -> None:
+    keys = (
+        "file_path save_path mininterv maxinterv seed prompt sd_path use_controlnet "
+        "controlnet_type cond_scale use_freeu batch_size num_inference_steps num_warmup_steps "
+        "end_opt_step run_ebsynth max_process gmflow_path sod_path use_salinecy video_path"
+    )
+    assert set(keys.split()) == {*SETTING, *UNSUPPORTED, *PER_CLIP}
+
+
+def test_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "mininterval: 5").endswith(
+        "job.yaml: mininterval: no such key; did you mean mininterv?"
+    )
+    assert "did you mean use_salinecy?" in refusal(tmp_path, "use_saliency: true")
+
+
+def test_bad_value_is_refused_by_its_yaml_name(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "batch_size: 2")
+    assert "job.yaml: batch_size = 2 is not allowed: give a whole number, 3 to 16" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1", "- 1\n- 2\n", "!!python/object/apply:os.getcwd []", "\x00"]
+)
+def test_not_a_job_file(tmp_path: Path, text: str) -> None:
+    message = refusal(tmp_path, text)
+    assert "job.yaml: " in message
+    assert "\n" not in message
+
+
+def test_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == (Settings(), ())
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.name
+)
+def test_examples_are_valid(file: Path) -> None:
+    layer, _ = read_base_config(file)
+    assert merge(layer) != Settings()
