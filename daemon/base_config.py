@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from daemon.settings import Layer, checked
+from daemon.config import Layer, checked
 from fresco_core.errors import ConfigError
 
 # Set for every clip from the folders given on the command line.
@@ -24,7 +24,8 @@ SETTING: Mapping[str, str] = {
     "use_controlnet": "control.enabled",
     "controlnet_type": "control.type",
     "cond_scale": "control.scale",
-    "end_opt_step": "constraints.optimization_steps_end",
+    "end_opt_step": "constraints.optimization_end",
+    "use_salinecy": "constraints.background_smoothing",
     "run_ebsynth": "propagation.enabled",
 }
 
@@ -32,8 +33,7 @@ SETTING: Mapping[str, str] = {
 UNSUPPORTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "use_freeu": ("FreeU stays off", lambda value: not value),
     "gmflow_path": ("the flow is that of [flow] model", lambda value: not value),
-    "sod_path": ("no saliency map, so no background smoothing", lambda value: not value),
-    "use_salinecy": ("no saliency map, so no background smoothing", lambda value: not value),
+    "sod_path": ("what is background is told by its motion", lambda value: not value),
     "max_process": ("propagation runs in one process", lambda value: value == 1),
 }
 
@@ -68,8 +68,6 @@ def read_base_config(path: Path) -> tuple[Layer, tuple[str, ...]]:
             names = [*SETTING, *UNSUPPORTED, *PER_CLIP]
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0)
             raise ConfigError(f"{path}: {key}: no such key; did you mean {near[0]}?")
-    if content.get("use_salinecy") is False:
-        values["constraints.background_smoothing"] = False
     warnings = (
         (f"{path}: not supported in this version: {', '.join(unsupported)}",) if unsupported else ()
     )

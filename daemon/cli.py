@@ -13,8 +13,9 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from daemon.base_config import read_base_config
+from daemon.config import Layer, checked, merge, read_toml, to_toml
 from daemon.jobs import printable
-from daemon.settings import Layer, Settings, checked, merge, read_toml, to_toml
+from daemon.settings import Settings
 from fresco_core.errors import FrescodError
 
 INTERRUPTED = 130

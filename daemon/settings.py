@@ -1,19 +1,10 @@
-"""Settings: ``config.toml`` as frozen models. Every key has a default and a description."""
+"""Settings as frozen models. Every key has a default, a range and a description."""
 
-import difflib
 import hashlib
 import json
-import textwrap
-import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
-
-from fresco_core.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field
 
 Scale = Annotated[float, Field(ge=0, le=10)]
 
@@ -99,6 +90,9 @@ class Translation(Section):
     )
     guidance_scale: float = Field(default=7.5, ge=1, le=50, description="Classifier-free guidance.")
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Start of all random numbers.")
+    repeat_noise: bool = Field(
+        default=True, description="All frames of a batch start from the same noise."
+    )
 
 
 class Control(Section):
@@ -135,10 +129,7 @@ class Constraints(Section):
     )
     background_smoothing: bool = Field(
         default=True,
-        description=(
-            "Smooth the background along the flow. Needs a saliency map, which this version "
-            "does not make yet: until then it has no effect."
-        ),
+        description="Smooth the background along the flow; what moves on its own is left alone.",
     )
     spatial_attention_steps: int = Field(
         default=1, ge=0, le=1000, description="Executed steps with spatial-guided attention."
@@ -152,11 +143,11 @@ class Constraints(Section):
     temporal_attention_scale: Scale = Field(
         default=0.2, description="Factor on the keys of temporal-guided attention."
     )
-    optimization_steps_end: int = Field(
+    optimization_end: int = Field(
         default=15,
         ge=0,
         le=1000,
-        description="Features are optimised in the first so many schedule steps.",
+        description="Features are optimised in the first so many steps of the schedule.",
     )
     optimization_iterations: int = Field(
         default=20, ge=1, le=1000, description="Adam iterations per optimisation."
@@ -170,12 +161,14 @@ class Constraints(Section):
         le=1e6,
         description="Weight of the spatial loss against the temporal loss.",
     )
-    optimization_layers: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
-        default=(0, 1, 2, 3), description="Decoder blocks whose input is optimised."
+    optimized_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
+        default=(0, 1, 2, 3), description="Decoder levels whose input is optimised."
     )
-    smoothing_steps: tuple[Annotated[int, Field(ge=0, le=999)], ...] = Field(
-        default=(16, 17),
-        description="Schedule steps at which the background's pixels are smoothed.",
+    smoothing_begin: float = Field(
+        default=0.8, ge=0, le=1, description="Share of the schedule at which smoothing begins."
+    )
+    smoothing_end: float = Field(
+        default=0.9, ge=0, le=1, description="Share of the schedule at which smoothing ends."
     )
 
 
@@ -250,174 +243,3 @@ class Settings(Section):
         return hashlib.sha256(
             json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Settings from one source: dotted key to value."""
-
-    source: str
-    values: Mapping[str, Any]
-
-
-def keys(model: type[Section] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every dotted key of ``config.toml`` with its field, in the order of the file."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
-
-
-def allowed(field: FieldInfo) -> str:
-    """What a key may hold, in words: ``3 to 16``, ``true or false``."""
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and "allowed" in extra:
-        return str(extra["allowed"])
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(get_args(field.annotation))
-    if get_origin(field.annotation) is tuple:
-        _, limits = get_args(get_args(field.annotation)[0])
-        return f"a list of whole numbers, each {_limits(limits.metadata)}"
-    if field.annotation is bool:
-        return "true or false"
-    if field.annotation is str:
-        return "text" + (", not empty" if field.metadata else "")
-    kind = "a whole number" if field.annotation is int else "a number"
-    return f"{kind}, {_limits(field.metadata)}"
-
-
-def _limits(metadata: list[Any]) -> str:
-    limits = {
-        name: getattr(item, name)
-        for item in metadata
-        for name in ("ge", "gt", "le", "multiple_of")
-        if hasattr(item, name)
-    }
-    low = f"{limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}"
-    text = f"{low} to {_plain(limits['le'])}"
-    if "multiple_of" in limits:
-        text += f", a multiple of {limits['multiple_of']}"
-    return text
-
-
-def _plain(number: float) -> str:
-    return str(int(number)) if number == int(number) else str(number)
-
-
-def read_toml(path: Path) -> Layer:
-    """Read a ``config.toml``.
-
-    Raises:
-        ConfigError: the file cannot be read or is not TOML; an unknown key or a bad value.
-    """
-    try:
-        tables = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    return checked(Layer(str(path), dict(_flatten(tables))))
-
-
-def _flatten(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in tables.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
-        else:
-            yield name, value
-
-
-def checked(layer: Layer) -> Layer:
-    """The layer itself, when every key exists and every value is allowed.
-
-    Raises:
-        ConfigError: with the source, the key, and the nearest name or what is allowed.
-    """
-    known = dict(keys())
-    for key, value in layer.values.items():
-        if key not in known:
-            raise ConfigError(f"{layer.source}: {key}: {unknown(key, known)}")
-        try:
-            _tree({key: value})
-        except ValidationError:
-            shown = json.dumps(value, default=str)
-            raise ConfigError(
-                f"{layer.source}: {key} = {shown} is not allowed: give {allowed(known[key])}"
-            ) from None
-    return layer
-
-
-def unknown(key: str, known: Mapping[str, object]) -> str:
-    """``no such key; did you mean …?``"""
-    if key in Settings.model_fields:
-        return f"is a section, not a key: write [{key}] and its keys below"
-    last = key.rpartition(".")[2]
-    same = [name for name in known if name.rpartition(".")[2] == last]
-    by_last = {name.rpartition(".")[2]: name for name in known}
-    near = (
-        same
-        or difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-        or [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
-    )
-    if near:
-        return f"no such key; did you mean {near[0]}?"
-    return "no such key; frescod check-config lists all keys"
-
-
-def _tree(values: Mapping[str, Any]) -> Settings:
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[name] = value
-    return Settings.model_validate(tree)
-
-
-def merge(*layers: Layer) -> Settings:
-    """Settings from checked layers, a later one going before an earlier one.
-
-    Raises:
-        ConfigError: values that exclude each other.
-    """
-    values: dict[str, Any] = {}
-    source: dict[str, str] = {}
-    for layer in layers:
-        values.update(layer.values)
-        source.update(dict.fromkeys(layer.values, layer.source))
-    settings = _tree(values)
-    frames, translation, control = settings.key_frames, settings.translation, settings.control
-    for low, high, low_key, high_key, fits in (
-        (frames.min_interval, frames.max_interval, "key_frames.min_interval",
-         "key_frames.max_interval", frames.min_interval <= frames.max_interval),
-        (translation.warmup_steps, translation.steps, "translation.warmup_steps",
-         "translation.steps", translation.warmup_steps < translation.steps),
-        (control.canny_low, control.canny_high, "control.canny_low",
-         "control.canny_high", control.canny_low <= control.canny_high),
-    ):  # fmt: skip
-        if not fits:
-            raise ConfigError(
-                f"{low_key} = {low} ({source.get(low_key, 'default')}) does not go with "
-                f"{high_key} = {high} ({source.get(high_key, 'default')}): "
-                f"make the first smaller or the second larger"
-            )
-    return settings
-
-
-def to_toml(settings: Settings) -> str:
-    """The settings as a ``config.toml`` with every key described."""
-    values = settings.model_dump(mode="json")
-    lines: list[str] = []
-    section = ""
-    for key, field in keys():
-        table, _, name = key.rpartition(".")
-        if table != section:
-            section = table
-            about = (Settings.model_fields[table].annotation.__doc__ or "").strip()
-            lines += ["", f"# {about}", f"[{table}]"]
-        value = values[table][name] if table else values[name]
-        hint = "" if field.annotation is str else f" ({allowed(field)})"
-        lines += textwrap.wrap(
-            f"{field.description}{hint}", 96, initial_indent="# ", subsequent_indent="# "
-        )
-        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}"]
-    return "\n".join(lines).lstrip("\n") + "\n"

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from daemon.base_config import PER_CLIP, SETTING, UNSUPPORTED, read_base_config
-from daemon.settings import Settings, merge
+from daemon.config import merge
+from daemon.settings import Settings
 from fresco_core.errors import ConfigError
 from tests.conftest import ROOT
 
@@ -36,7 +37,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("controlnet_type: depth", "control.type", "depth"),
         ("controlnet_type: HED", "control.type", "hed"),
         ("cond_scale: 1", "control.scale", 1.0),
-        ("end_opt_step: 12", "constraints.optimization_steps_end", 12),
+        ("end_opt_step: 12", "constraints.optimization_end", 12),
         ("run_ebsynth: false", "propagation.enabled", False),
         ("use_salinecy: false", "constraints.background_smoothing", False),
     ],
@@ -54,7 +55,6 @@ def test_key_takes_effect(tmp_path: Path, line: str, key: str, value: object) ->
         "use_freeu: true",
         "gmflow_path: ./model/gmflow_sintel-0c07dcb3.pth",
         "sod_path: ./model/epoch_resnet.pth",
-        "use_salinecy: true",
         "max_process: 4",
     ],
 )
@@ -66,9 +66,9 @@ def test_unsupported_key_is_named(tmp_path: Path, line: str) -> None:
 
 
 def test_unsupported_keys_share_one_line(tmp_path: Path) -> None:
-    _, warnings = read(tmp_path, "use_freeu: true\nsod_path: a.pth\nuse_salinecy: true\n")
+    _, warnings = read(tmp_path, "use_freeu: true\nsod_path: a.pth\ngmflow_path: b.pth\n")
     (warning,) = warnings
-    assert all(key in warning for key in ("job.yaml", "use_freeu", "sod_path", "use_salinecy"))
+    assert all(key in warning for key in ("job.yaml", "use_freeu", "sod_path", "gmflow_path"))
 
 
 def test_per_clip_keys_are_left_to_the_clip(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Layer, allowed, checked, keys, merge, read_toml, to_toml
+from daemon.settings import Settings
+from fresco_core.errors import ConfigError
+from tests.conftest import ROOT
+
+
+def refusal(values: dict[str, object]) -> str:
+    with pytest.raises(ConfigError) as error:
+        checked(Layer("my.toml", values))
+    return str(error.value)
+
+
+class TestDocumentedDefaults:
+    def test_config_toml_gives_the_defaults(self) -> None:
+        assert merge(read_toml(ROOT / "config.toml")) == Settings()
+
+    def test_config_toml_documents_every_key(self) -> None:
+        text = (ROOT / "config.toml").read_text()
+        assert text.endswith(to_toml(Settings()))
+        tables = tomllib.loads(text)
+        for key, _ in keys():
+            section, _, name = key.rpartition(".")
+            assert name in (tables[section] if section else tables)
+
+    def test_every_key_has_a_description_and_a_range(self) -> None:
+        for key, field in keys():
+            assert field.description, key
+            assert allowed(field), key
+            assert not field.is_required(), key
+
+    def test_settings_survive_a_round_trip_through_toml(self, tmp_path: Path) -> None:
+        settings = merge(
+            checked(
+                Layer(
+                    "x",
+                    {"prompts.added": 'a "quoted" ü\n', "constraints.optimized_levels": [0, 2]},
+                )
+            )
+        )
+        file = tmp_path / "config.toml"
+        file.write_text(to_toml(settings), encoding="utf-8")
+        assert merge(read_toml(file)) == settings
+
+
+class TestUnknownKeys:
+    @pytest.mark.parametrize(
+        ("key", "nearest"),
+        [
+            ("key_frames.batch_siz", "key_frames.batch_size"),
+            ("batch_size", "key_frames.batch_size"),
+            ("key_frame.batch_size", "key_frames.batch_size"),
+            ("translation.guidence_scale", "translation.guidance_scale"),
+            ("devise", "device"),
+        ],
+    )
+    def test_are_refused_with_the_nearest_name(self, key: str, nearest: str) -> None:
+        assert refusal({key: 6}) == f"my.toml: {key}: no such key; did you mean {nearest}?"
+
+    def test_far_from_any_name(self) -> None:
+        assert refusal({"zzzzqq": 1}).startswith("my.toml: zzzzqq: no such key;")
+
+    def test_section_used_as_key(self) -> None:
+        assert "write [control]" in refusal({"control": "hed"})
+
+
+class TestBadValues:
+    @pytest.mark.parametrize(
+        ("key", "value", "range_"),
+        [
+            ("key_frames.batch_size", 2, "a whole number, 3 to 16"),
+            ("key_frames.batch_size", 17, "3 to 16"),
+            ("key_frames.batch_size", "many", "3 to 16"),
+            ("key_frames.batch_size", 5.5, "3 to 16"),
+            ("key_frames.resolution", 500, "a multiple of 64"),
+            ("control.type", "lineart", "hed or canny or depth"),
+            ("control.scale", float("nan"), "0 to 2"),
+            ("constraints.optimized_levels", [4], "each 0 to 3"),
+            ("output.comparison", "perhaps", "true or false"),
+            ("device", "gpu", "cpu, cuda or cuda:N"),
+            ("models.base", "", "not empty"),
+        ],
+    )
+    def test_are_refused_with_the_range(self, key: str, value: object, range_: str) -> None:
+        message = refusal({key: value})
+        assert message.startswith(f"my.toml: {key} = ")
+        assert range_ in message
+        assert "\n" not in message
+
+    def test_ends_of_the_range_are_allowed(self) -> None:
+        for size in (3, 16):
+            layer = checked(Layer("x", {"key_frames.batch_size": size}))
+            assert merge(layer).key_frames.batch_size == size
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"key_frames.min_interval": 10},
+            {"translation.steps": 5},
+            {"control.canny_low": 101},
+        ],
+    )
+    def test_values_that_exclude_each_other(self, values: dict[str, object]) -> None:
+        with pytest.raises(ConfigError, match=r"\(my\.toml\) .*\(default\)|\(default\) .*my\.toml"):
+            merge(checked(Layer("my.toml", values)))
+
+
+class TestReadToml:
+    def test_not_toml(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.write_text("device = cpu\n")
+        with pytest.raises(ConfigError, match=r"config\.toml: not a TOML file: .*line 1"):
+            read_toml(file)
+
+    def test_not_text(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.write_bytes(b"\xff\xfe")
+        with pytest.raises(ConfigError, match="not a TOML file"):
+            read_toml(file)
+
+    def test_absent(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="cannot be read: No such file"):
+            read_toml(tmp_path / "absent.toml")
+
+
+def test_a_later_layer_goes_first() -> None:
+    settings = merge(
+        Layer("a", {"translation.seed": 1, "control.type": "depth"}),
+        Layer("b", {"translation.seed": 2}),
+    )
+    assert settings.translation.seed == 2
+    assert settings.control.type == "depth"
