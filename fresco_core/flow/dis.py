@@ -35,11 +35,11 @@ class DisFlow:
     def _flow(self, first_HW: NDArray[np.uint8], second_HW: NDArray[np.uint8]) -> Tensor:
         rows, columns = first_HW.shape
         missing_rows, missing_columns = max(0, _SMALLEST - rows), max(0, _SMALLEST - columns)
-        padded = [
+        first, second = (
             cv2.copyMakeBorder(grey_HW, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
             for grey_HW in (first_HW, second_HW)
-        ]
-        flow_HW2 = self._dis.calc(*padded, None)[:rows, :columns]
+        )
+        flow_HW2: NDArray[np.float32] = self._dis.calc(first, second, None)[:rows, :columns]  # type: ignore[call-overload]
         return torch.from_numpy(np.ascontiguousarray(flow_HW2.transpose(2, 0, 1)))
 
     def _stack(self, flows: list[Tensor]) -> Tensor:
