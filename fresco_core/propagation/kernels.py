@@ -6,8 +6,9 @@ cost of two patches is a plain sum of squared differences. The target is padded 
 repeated pixels on each side; the source is not, its patch centres keep that distance to the
 border. A field holds the source patch centre of every target pixel.
 
-``depth`` and ``patch`` are compile-time constants: the loops over a patch row become straight
-vector code. Indices are unsigned because signed ones keep Python's wrap-around checks.
+Where ``depth`` and ``patch`` must be known when compiling, so that the loops over a patch become
+straight vector code, they come as tuples whose lengths they are: a tuple's length is part of its
+type. Indices are unsigned because signed ones keep Python's wrap-around checks.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def _random_between(state, low, high):
 
 
 @kernel
-def _distance(source, target, a, b, source_row, target_row, bound, depth, patch):
+def _distance(source, target, a, b, source_row, target_row, bound, depth_tuple, patch_tuple):
     """Sum of squared differences of two patches given by their first elements.
 
     Stops after the first row where that alone reaches ``bound``.
     """
-    depth = numba.literally(depth)
-    patch = numba.literally(patch)
+    depth = len(depth_tuple)
+    patch = len(patch_tuple)
     total = np.int32(0)
     for k in range(depth * patch):
         difference = np.int16(source[a + U(k)] - target[b + U(k)])
@@ -101,10 +102,10 @@ def cover_all(field_x, field_y, width, height, patch):
 
 
 @kernel
-def measure(source, target, field_x, field_y, cost, active, source_w, target_w, depth, patch):
+def measure(source, target, field_x, field_y, cost, active, source_w, target_w, depth_tuple, patch_tuple):
     """Write the patch cost of the field into ``cost`` for every active target pixel."""
-    depth = numba.literally(depth)
-    patch = numba.literally(patch)
+    depth = len(depth_tuple)
+    patch = len(patch_tuple)
     radius = patch // 2
     source_row = U(source_w * depth)
     target_row = U((target_w + 2 * radius) * depth)
@@ -115,7 +116,7 @@ def measure(source, target, field_x, field_y, cost, active, source_w, target_w, 
             x = i - y * target_w
             a = U((field_y[i] - radius) * source_w + field_x[i] - radius) * U(depth)
             b = U(y * (target_w + 2 * radius) + x) * U(depth)
-            cost[i] = _distance(source, target, a, b, source_row, target_row, bound, depth, patch)
+            cost[i] = _distance(source, target, a, b, source_row, target_row, bound, depth_tuple, patch_tuple)
 
 
 @kernel
@@ -134,16 +135,16 @@ def sweep(
     penalty,
     state,
     forward,
-    depth,
-    patch,
+    depth_tuple,
+    patch_tuple,
 ):
     """One scan over the target: propagation from two neighbours, then random search.
 
     ``penalty`` is the cost of one unit of coverage. Changes field, cost and coverage in place;
     returns the state of the random numbers.
     """
-    depth = numba.literally(depth)
-    patch = numba.literally(patch)
+    depth = len(depth_tuple)
+    patch = len(patch_tuple)
     radius = patch // 2
     reach = patch - 1
     source_row = U(source_w * depth)
@@ -210,7 +211,7 @@ def sweep(
                 bound = np.int32(min(best - extra, np.float32(2147483000.0)))
                 a = U((new_y - radius) * source_w + new_x - radius) * U(depth)
                 new_cost = _distance(
-                    source, target, a, b, source_row, target_row, bound, depth, patch
+                    source, target, a, b, source_row, target_row, bound, depth_tuple, patch_tuple
                 )
                 if np.float32(new_cost) + extra < best:
                     best = np.float32(new_cost) + extra

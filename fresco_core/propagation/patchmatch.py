@@ -257,7 +257,8 @@ def _refine(
     state: np.uint32,
 ) -> tuple[Picture, NDArray[np.float32], np.uint32]:
     """Search and vote in turn on one level; changes the field in place."""
-    depth, patch = packing.depth, packing.patch
+    patch = packing.patch
+    depth, rows = (0,) * packing.depth, (0,) * patch
     radius = patch // 2
     source_h, source_w = source.shape[:2]
     height, width = field.size
@@ -273,7 +274,7 @@ def _refine(
 
     def measure(target: NDArray[np.int16]) -> None:
         kernels.measure(
-            flat_source, target, field.x, field.y, cost, active, source_w, width, depth, patch
+            flat_source, target, field.x, field.y, cost, active, source_w, width, depth, rows
         )
 
     def pack(image: Picture) -> NDArray[np.int16]:
@@ -309,7 +310,7 @@ def _refine(
                     state,
                     turn % 2 == 0,
                     depth,
-                    patch,
+                    rows,
                 )
             )
         before, image = image, vote()
