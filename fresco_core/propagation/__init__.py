@@ -1,0 +1,66 @@
+"""Propagation: key frames carried to the frames of the segment between them.
+
+One public function. FRESCO (Yang et al., CVPR 2024), section on long videos; the synthesis is
+EBSynth's (Jamriška et al., 2019).
+
+Shape suffixes: T frames of the segment, both key frames included; H, W rows and columns; C = RGB;
+2 = horizontal (x), vertical (y) displacement in pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fresco_core.propagation.blending import merge
+from fresco_core.propagation.chain import propagate_key
+from fresco_core.propagation.options import PropagationOptions
+
+__all__ = ["PropagationOptions", "propagate"]
+
+
+def propagate(
+    frames_THWC: NDArray[np.uint8],
+    first_key_HWC: NDArray[np.uint8],
+    second_key_HWC: NDArray[np.uint8],
+    forward_flows: NDArray[np.float32],
+    backward_flows: NDArray[np.float32],
+    *,
+    options: PropagationOptions = PropagationOptions(),
+) -> NDArray[np.uint8]:
+    """The frames between two key frames, (T-2,H,W,3) uint8 RGB.
+
+    ``frames_THWC``: the segment's input frames, those of both key frames included, T >= 2.
+    Flows are float32 (T-1,2,H,W) in pixels: ``forward_flows[i]`` on the grid of frame i towards
+    frame i+1, ``backward_flows[i]`` on the grid of frame i+1 towards frame i. Runs on one thread;
+    the same arguments give the same frames. Raises ValueError for shapes that do not fit.
+    """
+    shape = frames_THWC.shape
+    count = shape[0] - 2
+    if len(shape) != 4 or shape[3] != 3 or count < 0:
+        raise ValueError(f"a segment needs two or more RGB frames, not an array {shape}")
+    for name, key in (("first", first_key_HWC), ("second", second_key_HWC)):
+        if key.shape != shape[1:]:
+            raise ValueError(f"{name} key frame {key.shape} for frames {shape[1:]}")
+    for name, flows in (("forward", forward_flows), ("backward", backward_flows)):
+        if flows.shape != (shape[0] - 1, 2, *shape[1:3]):
+            raise ValueError(f"{name} flows {flows.shape} for frames {shape}")
+    if count == 0:
+        return np.empty((0, *shape[1:]), np.uint8)
+    from_first = propagate_key(
+        frames_THWC[:-1], first_key_HWC, backward_flows[:-1], forward_flows[:-1], options
+    )
+    from_second = propagate_key(
+        frames_THWC[:0:-1], second_key_HWC, forward_flows[:0:-1], backward_flows[:0:-1], options
+    )
+    # The second run went backwards in time: results and error maps alike are turned round.
+    from_second.reverse()
+    merged = merge(
+        [result.image_HWC for result in from_first],
+        [result.image_HWC for result in from_second],
+        [result.error_HW for result in from_first],
+        [result.error_HW for result in from_second],
+        backward_flows[:-1],
+        options,
+    )
+    return np.stack([frame for frame, _ in merged])

@@ -1,0 +1,56 @@
+"""Propagation in one direction: from a key frame to the next frame, and the next, and the next.
+
+Shape suffixes: T frames of the run, the key frame's first; H, W rows and columns; C channels;
+2 = horizontal (x), vertical (y) displacement in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fresco_core.propagation.guides import Flow, Picture, carry, edges, occlusion, positions
+from fresco_core.propagation.options import PropagationOptions
+from fresco_core.propagation.patchmatch import Guide, Synthesis, synthesize
+
+
+def propagate_key(
+    frames_THWC: Sequence[Picture],
+    key_HWC: Picture,
+    flows: Sequence[Flow],
+    flows_back: Sequence[Flow],
+    options: PropagationOptions,
+) -> list[Synthesis]:
+    """Paint frames 1..T-1 in the style of the key frame, which belongs to frame 0; T-1 results.
+
+    ``flows[j]`` is on the grid of frame j+1 towards frame j, ``flows_back[j]`` the other way round.
+    Frames may run backwards in time.
+    """
+    source = frames_THWC[0]
+    source_edges = edges(source)
+    source_positions = position = positions(*source.shape[:2])
+    previous = key_HWC
+    results: list[Synthesis] = []
+    for j, frame in enumerate(frames_THWC[1:]):
+        occluded = occlusion(flows[j], flows_back[j])
+        temporal = carry(previous, flows[j], occluded, options.inpaint_radius)
+        position = carry(position, flows[j], occluded, options.inpaint_radius)
+        result = synthesize(
+            key_HWC,
+            [
+                Guide(source, frame, options.colour),
+                Guide(source_edges, edges(frame), options.edge),
+                Guide(key_HWC, temporal, options.temporal),
+                Guide(source_positions, position, options.positional),
+            ],
+            patch=options.patch,
+            votes=options.votes,
+            sweeps=options.sweeps,
+            uniformity=options.uniformity,
+            still=options.still,
+            seed=options.seed,
+        )
+        results.append(result)
+        previous = np.ascontiguousarray(result.image_HWC)
+    return results

@@ -1,0 +1,103 @@
+"""What tells the synthesis where the style goes: colour, edge, temporal and positional guides.
+
+The colour guide is the input frame itself. The temporal guide is the frame synthesised before,
+the positional guide a picture of coordinates; both are carried along the flow from frame to frame.
+Definitions from FRESCO (Yang et al., CVPR 2024) and Jamriška et al., 2019.
+
+Shape suffixes: H, W rows and columns; C channels; 2 = horizontal (x), vertical (y) displacement.
+Pictures are uint8 RGB; flows float32 in pixels: pixel p of the flow's grid corresponds to
+p + flow(p) of the other picture.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+Flow = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_LAPLACIAN = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], np.float32)
+
+
+def edges(picture_HWC: Picture) -> Picture:
+    """Laplacian of every channel, saturated to 0..255; the border is mirrored."""
+    filtered = cv2.filter2D(picture_HWC, -1, _LAPLACIAN, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(filtered, np.uint8)
+
+
+def positions(height: int, width: int) -> Picture:
+    """Picture (H,W,3) of coordinates: red rises downwards, green to the right, blue is 0."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0] = (np.linspace(0, 1, height) * 255).astype(np.uint8)[:, None]
+    picture[..., 1] = (np.linspace(0, 1, width) * 255).astype(np.uint8)[None, :]
+    return picture
+
+
+def warp_nearest(picture: NDArray, flow_2HW: Flow) -> NDArray:
+    """Picture (H,W) or (H,W,C) seen through a flow; nearest pixel, 0 outside.
+
+    Coordinates are rounded half to even.
+    """
+    height, width = picture.shape[:2]
+    y, x = np.indices((height, width), np.float32)
+    column = np.rint(x + flow_2HW[0])
+    row = np.rint(y + flow_2HW[1])
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    warped = np.zeros_like(picture)
+    warped[inside] = picture[row[inside].astype(np.intp), column[inside].astype(np.intp)]
+    return warped
+
+
+def warp_linear(picture: NDArray, flow_2HW: Flow) -> NDArray[np.float32]:
+    """Picture (H,W) or (H,W,C) seen through a flow; bilinear, float32.
+
+    Each of the four neighbours that lies outside the picture counts as 0.
+    """
+    height, width = picture.shape[:2]
+    # A ring of zeros wide enough for every coordinate clamped to it.
+    padded = np.pad(
+        picture.astype(np.float32), ((2, 2), (2, 2)) + ((0, 0),) * (picture.ndim - 2)
+    )
+    y, x = np.indices((height, width), np.float32)
+    x = np.clip(x + flow_2HW[0], -2, width) + 2
+    y = np.clip(y + flow_2HW[1], -2, height) + 2
+    left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+    dx, dy = x - left, y - top
+    if picture.ndim == 3:
+        dx, dy = dx[..., None], dy[..., None]
+    upper = padded[top, left] * (1 - dx) + padded[top, left + 1] * dx
+    lower = padded[top + 1, left] * (1 - dx) + padded[top + 1, left + 1] * dx
+    return np.asarray(upper * (1 - dy) + lower * dy, np.float32)
+
+
+def occlusion(flow_2HW: Flow, back_2HW: Flow) -> Mask:
+    """Pixels (H,W) of the flow's grid that the other picture does not show.
+
+    Those are the pixels where going there and back (``back_2HW``: the flow on the other grid) misses
+    the start by more than 1 % of both displacements plus half a pixel. No colours are compared.
+    """
+    returned = warp_linear(np.moveaxis(back_2HW, 0, -1), flow_2HW)
+    miss = np.hypot(flow_2HW[0] + returned[..., 0], flow_2HW[1] + returned[..., 1])
+    moved = np.hypot(*flow_2HW) + np.hypot(*back_2HW)
+    return np.asarray(miss > 0.01 * moved + 0.5, np.bool_)
+
+
+def carry(picture_HWC: Picture, flow_2HW: Flow, occluded_HW: Mask, inpaint_radius: int) -> Picture:
+    """Guide of the next frame: the guide before it seen through the flow, holes filled.
+
+    ``flow_2HW`` and ``occluded_HW`` are on the next frame's grid. Holes are filled by Telea's
+    inpainting (2004), whose cost grows with the hole and with the square of ``inpaint_radius``.
+    """
+    warped = warp_nearest(picture_HWC, flow_2HW)
+    if not occluded_HW.any():
+        return warped
+    return fill(warped, occluded_HW, inpaint_radius)
+
+
+def fill(picture_HWC: Picture, hole_HW: Mask, radius: int) -> Picture:
+    """Telea's inpainting of the hole from the pixels within ``radius``."""
+    filled = cv2.inpaint(picture_HWC, hole_HW.astype(np.uint8) * 255, radius, cv2.INPAINT_TELEA)
+    return np.asarray(filled, np.uint8)

@@ -1,0 +1,66 @@
+"""What a caller may choose about propagation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fresco_core.propagation.poisson import PUBLISHED_CLIP, PUBLISHED_WEIGHTS
+
+
+@dataclass(frozen=True)
+class PropagationOptions:
+    """How key frames are carried to the frames between them.
+
+    Synthesis: ``patch`` side in pixels (odd); ``votes`` search-vote rounds a level; ``sweeps``
+    search passes a round; ``uniformity`` penalty on source pixels used too often; ``still`` grey
+    levels below which a pixel counts as unchanged and is not searched again (-1: search all);
+    ``seed`` of the random search. Guide weights: ``colour``, ``edge``, ``temporal``,
+    ``positional`` (the style has 1). ``inpaint_radius`` in pixels, for guides where the flow is
+    occluded. Merging: ``timing`` of the second key frame's weight, ``symmetric`` or
+    ``published``; ``blend`` of both directions, ``histogram`` or ``selection`` (each pixel from
+    one of them); ``poisson`` removes seams, with ``poisson_weights`` of the gradients for L, a, b
+    and gradients limited to ``poisson_clip`` levels (None: not).
+    """
+
+    patch: int = 5
+    votes: int = 12
+    sweeps: int = 6
+    uniformity: float = 3500.0
+    still: int = 1
+    seed: int = 0
+    colour: float = 6.0
+    edge: float = 0.5
+    temporal: float = 0.5
+    positional: float = 2.0
+    inpaint_radius: int = 5
+    timing: Literal["symmetric", "published"] = "symmetric"
+    blend: Literal["histogram", "selection"] = "histogram"
+    poisson: bool = True
+    poisson_weights: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    poisson_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, good in (
+            ("patch", self.patch >= 1 and self.patch % 2 == 1),
+            ("votes", self.votes >= 1),
+            ("sweeps", self.sweeps >= 1),
+            ("uniformity", self.uniformity >= 0),
+            ("inpaint_radius", self.inpaint_radius >= 1),
+            ("timing", self.timing in ("symmetric", "published")),
+            ("blend", self.blend in ("histogram", "selection")),
+            ("poisson_weights", len(self.poisson_weights) == 3),
+        ):
+            if not good:
+                raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
+
+    @classmethod
+    def published(cls) -> PropagationOptions:
+        """The values of FRESCO (Yang et al., CVPR 2024), slower and not better."""
+        return cls(
+            still=-1,
+            inpaint_radius=30,
+            timing="published",
+            poisson_weights=PUBLISHED_WEIGHTS,
+            poisson_clip=PUBLISHED_CLIP,
+        )
