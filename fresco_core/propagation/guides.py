@@ -39,16 +39,23 @@ def positions(height: int, width: int) -> Picture:
 def warp_nearest(picture: NDArray, flow_2HW: Flow) -> NDArray:
     """Picture (H,W) or (H,W,C) seen through a flow; nearest pixel, 0 outside.
 
-    Coordinates are rounded half to even.
+    Coordinates are rounded half to even after the way through -1..1 that torch's ``grid_sample``
+    takes, which decides what is exactly a half.
     """
     height, width = picture.shape[:2]
     y, x = np.indices((height, width), np.float32)
-    column = np.rint(x + flow_2HW[0])
-    row = np.rint(y + flow_2HW[1])
+    column = np.rint(_through_unit_range(x + flow_2HW[0], width))
+    row = np.rint(_through_unit_range(y + flow_2HW[1], height))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     warped = np.zeros_like(picture)
     warped[inside] = picture[row[inside].astype(np.intp), column[inside].astype(np.intp)]
     return warped
+
+
+def _through_unit_range(coordinate: Flow, side: int) -> Flow:
+    """The same coordinates, with the float32 rounding of mapping 0..side-1 to -1..1 and back."""
+    last = np.float32(max(side - 1, 1))
+    return ((2 * coordinate / last - 1) + 1) / 2 * last
 
 
 def warp_linear(picture: NDArray, flow_2HW: Flow) -> NDArray[np.float32]:
