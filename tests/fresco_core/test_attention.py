@@ -1,0 +1,95 @@
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+
+from fresco_core.attention import FrescoAttention, fresco_attention
+from fresco_core.correspondence import TokenGuides, Trajectories
+from tests.fresco_core.scenes import shifted_pairs
+
+
+@pytest.fixture()
+def layer() -> Attention:
+    torch.manual_seed(0)
+    return Attention(query_dim=16, heads=4, dim_head=4).eval().requires_grad_(False)
+
+
+@pytest.fixture()
+def hidden() -> torch.Tensor:
+    return torch.randn(6, 8, 16, generator=torch.Generator().manual_seed(1))  # 2 x 3 frames
+
+
+def unlinked(frames: int, tokens: int) -> Trajectories:
+    identity = torch.arange(tokens).expand(frames, -1)
+    return Trajectories(identity, identity, torch.eye(frames, dtype=torch.bool).expand(tokens, -1, -1))
+
+
+def test_without_constraints_it_is_ordinary_attention(layer, hidden):
+    assert torch.allclose(fresco_attention(layer, hidden), layer(hidden), atol=1e-6)
+
+
+def test_cross_frame_makes_frames_see_the_first(layer, hidden):
+    mask = torch.zeros(3, 8, dtype=torch.bool)
+    mask[0] = True
+    same = hidden.clone()
+    same[1:3] = torch.randn(2, 8, 16)  # other tokens of the later frames …
+    first = fresco_attention(layer, hidden, key_mask_NP=mask)
+    second = fresco_attention(layer, same, key_mask_NP=mask)
+    assert torch.allclose(first[0], second[0], atol=1e-6)  # … are not seen by frame 0
+    assert torch.allclose(first[3:], second[3:], atol=1e-6)  # nor by the other half of guidance
+    everything = torch.ones(3, 8, dtype=torch.bool)
+    assert not torch.allclose(
+        fresco_attention(layer, hidden, key_mask_NP=everything)[0], first[0], atol=1e-3
+    )
+
+
+def test_spatial_guidance_averages_queries_of_like_tokens(layer, hidden):
+    uniform = torch.zeros_like(hidden)  # all tokens alike in the reference pass
+    out = fresco_attention(layer, hidden, reference_BPC=uniform)
+    assert torch.allclose(out, out[:, :1].expand_as(out), atol=1e-5)
+
+
+def test_unlinked_trajectories_change_nothing(layer, hidden):
+    out = fresco_attention(layer, hidden, trajectories=unlinked(3, 8))
+    assert torch.allclose(out, fresco_attention(layer, hidden), atol=1e-6)
+
+
+def test_linked_trajectories_mix_frames_of_one_half_only(layer, hidden):
+    paths = unlinked(3, 8)
+    linked = Trajectories(paths.forward, paths.backward, torch.ones(8, 3, 3, dtype=torch.bool))
+    out = fresco_attention(layer, hidden, trajectories=linked)
+    plain = fresco_attention(layer, hidden)
+    assert (out[:3].std(0) < plain[:3].std(0) + 1e-6).float().mean() > 0.8
+    alone = fresco_attention(layer, hidden[:3], trajectories=linked)
+    assert torch.allclose(out[:3], alone, atol=1e-6)
+
+
+class Unet(torch.nn.Module):
+    """Two decoder levels that are hooked and one that is not."""
+
+    def __init__(self, layer: Attention) -> None:
+        super().__init__()
+        self.up_blocks = torch.nn.ModuleList(
+            torch.nn.ModuleDict({"attn1": Attention(query_dim=16, heads=4, dim_head=4)})
+            for _ in range(4)
+        )
+
+
+def test_only_the_fine_decoder_levels_are_hooked(layer, hidden):
+    unet = Unet(layer).requires_grad_(False)
+    attention = FrescoAttention(unet)
+    assert attention.layers == ("up_blocks.2.attn1", "up_blocks.3.attn1")
+    hooked = unet.up_blocks[2]["attn1"]
+    plain = hooked(hidden)
+    with attention.recording():
+        assert torch.allclose(hooked(hidden), plain)
+    assert torch.equal(attention.reference["up_blocks.2.attn1"], hidden)
+
+    attention.guides = TokenGuides(torch.rand(3, 3, 16, 32), shifted_pairs(3, 16, 32, 8))
+    assert torch.allclose(hooked(hidden), plain)
+    for switch in ("cross_frame", "spatial", "temporal"):
+        setattr(attention, switch, True)
+        changed = hooked(hidden)
+        setattr(attention, switch, False)
+        assert not torch.allclose(changed, plain, atol=1e-4), switch
+    attention.clear()
+    assert not attention.reference

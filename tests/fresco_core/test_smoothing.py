@@ -1,0 +1,60 @@
+import torch
+
+from fresco_core.smoothing import background_map, motion_saliency, smooth
+from tests.fresco_core.scenes import shifted_pairs
+
+
+def test_background_follows_the_frame_before():
+    pairs = shifted_pairs(3, 16, 16, 0)
+    pictures = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 16, 16)
+    smoothed = smooth(pictures, pairs, torch.ones(3, 1, 8, 8))
+    assert torch.allclose(smoothed, torch.zeros_like(smoothed), atol=1e-6)
+    assert torch.equal(pictures[2], torch.full((2, 16, 16), 2.0))  # the argument stays
+
+
+def test_salient_and_occluded_regions_are_left_alone():
+    pairs = shifted_pairs(2, 64, 64, 0)
+    pictures = torch.rand(2, 3, 64, 64)
+    assert torch.equal(smooth(pictures, pairs, torch.zeros(2, 1, 32, 32)), pictures)
+    hidden = torch.ones_like(pairs.backward_occlusions)
+    pairs = type(pairs)(pairs.forward_flows, pairs.backward_flows, hidden, hidden)
+    assert torch.equal(smooth(pictures, pairs, torch.ones(2, 1, 32, 32)), pictures)
+
+
+def test_both_halves_of_guidance_are_smoothed_alike():
+    pairs, features = shifted_pairs(3, 64, 64, 1), torch.rand(3, 4, 8, 8)
+    background = torch.rand(3, 1, 32, 32)
+    doubled = smooth(features.repeat(2, 1, 1, 1), pairs, background)
+    assert torch.equal(doubled[:3], doubled[3:])
+    assert torch.equal(doubled[:3], smooth(features, pairs, background))
+
+
+def test_half_precision_comes_back_as_it_was():
+    pairs = shifted_pairs(2, 64, 64, 1)
+    assert smooth(torch.rand(2, 4, 8, 8).half(), pairs, torch.ones(2, 1, 32, 32)).dtype == torch.half
+
+
+def test_one_frame_has_nothing_to_follow():
+    pictures = torch.rand(1, 3, 64, 64)
+    smoothed = smooth(pictures, shifted_pairs(1, 64, 64, 0), torch.ones(1, 1, 32, 32))
+    assert torch.equal(smoothed, pictures)
+
+
+def test_background_map_keeps_away_from_salient_pixels():
+    salient = torch.zeros(1, 1, 20, 20)
+    salient[..., 10, 10] = 1
+    background = background_map(salient)
+    assert background[..., 10, 13] == 0
+    assert background[..., 10, 14] == 1
+
+
+def test_what_moves_unlike_the_camera_is_salient():
+    rows = torch.linspace(-1, 1, 64).view(1, 64, 1)
+    flow = torch.stack((rows.expand(1, 64, 64) * 5 + 3, rows.expand(1, 64, 64)), 1)
+    assert motion_saliency(flow).max() < 0.01  # an affine field is the camera
+    flow[:, 0, 20:36, 30:46] += 4
+    salient = motion_saliency(flow)[0, 0]
+    assert salient.shape == (32, 32)
+    assert salient[11:17, 16:22].min() > 0.9
+    assert salient[:8].max() < 0.1
+    assert salient[20:].max() < 0.1
