@@ -6,6 +6,7 @@ Legend: H, W = height and width of a frame as displayed, C = 3 (red, green, blue
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -135,7 +136,6 @@ class _Scan:
         self._source = source
         self._times: list[int] = []
         self._warnings: list[str] = []
-        self._last_duration = 0
         self._first: VideoFrame | None = None
 
     def orient(self, frame: VideoFrame) -> None:
@@ -160,11 +160,7 @@ class _Scan:
         if time is None:
             self._warn("frames without times: placed at the container's frame rate")
             time = self._times[-1] + step if self._times else 0
-        if self._times and time <= self._times[-1]:
-            self._warn("frame times that do not rise were moved by one tick")
-            time = self._times[-1] + 1
         self._times.append(time)
-        self._last_duration = getattr(frame, "duration", 0) or 0
 
     def to_array(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """A frame as displayed."""
@@ -174,7 +170,10 @@ class _Scan:
         """Everything, once all frames were added."""
         source, stream = self._source, self._source.stream
         if self._first is None:
-            raise ClipError(f"{source.path}: no frame can be decoded; copy it again or re-encode it")
+            raise ClipError(
+                f"{source.path}: no frame can be decoded; copy it again or re-encode it"
+            )
+        self._times = self._rising()
         count = len(self._times)
         if stream.frames and count + source.discarded < stream.frames and not source.cut:
             self._warn(f"{count} frames are shown of the {stream.frames} its container lists")
@@ -201,6 +200,16 @@ class _Scan:
             warnings=tuple(self._warnings),
         )
 
+    def _rising(self) -> list[int]:
+        """The frames' times, put in order where a container (AVI) cannot say it for B-frames."""
+        if all(a < b for a, b in pairwise(self._times)):
+            return self._times
+        self._warn("its frame times do not rise: they were put in order")
+        times = sorted(self._times)
+        for number in range(1, len(times)):
+            times[number] = max(times[number], times[number - 1] + 1)
+        return times
+
     def _end_and_rate(self) -> tuple[int, Fraction]:
         """When the last frame ends, and the average rate that goes with it.
 
@@ -210,7 +219,7 @@ class _Scan:
         first, last, count = self._times[0], self._times[-1], len(self._times)
         base = Fraction(self._source.stream.time_base)
         stated = average_rate(self._source.stream)
-        end = last + (self._last_duration or self._step())
+        end = last + (self._source.last_duration or self._step())
         if stated is not None:
             stated_end = first + count / (stated * base)
             step = 1 / (stated * base)

@@ -29,8 +29,11 @@ class ClipSource:
 
     def __init__(self, path: Path, *, max_pixels: int, threads: int) -> None:
         self.path = path
+        # Whether the file ends early; packets the container wants decoded but not shown; how long
+        # the last frame is shown, in ticks (0: not said). The latter two fill as frames are read.
         self.cut = False
         self.discarded = 0
+        self.last_duration = 0
         _refuse_no_file(path)
         try:
             self._container = av.open(
@@ -67,6 +70,7 @@ class ClipSource:
         """
         damage: Exception | None = None
         count = 0
+        latest: int | None = None
         try:
             for packet in self._container.demux(self.stream):
                 if packet.size and damage is not None:
@@ -75,6 +79,8 @@ class ClipSource:
                     damage = ValueError("packet cut short")
                     continue
                 self.discarded += bool(packet.size and packet.is_discard)
+                if packet.pts is not None and (latest is None or packet.pts > latest):
+                    latest, self.last_duration = packet.pts, packet.duration or 0
                 try:
                     frames = packet.decode()
                 except av.error.EOFError:

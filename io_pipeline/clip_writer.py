@@ -5,8 +5,7 @@ Legend: H, W = height and width of a frame, C = 3 (red, green, blue).
 
 import bisect
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fresco_core.errors import FrescodError
 from io_pipeline.clip_info import ClipInfo
 from io_pipeline.colour import FromRGB
-from io_pipeline.sound import Sound
+from io_pipeline.sound import Sound, sample_rates
+from io_pipeline.writing import writing
 
 _MAX_TIMESCALE = 2**31 - 1
 
@@ -68,7 +67,7 @@ class ClipWriter:
         even = self.width % 2 == 0 and self.height % 2 == 0
         pixel_format = "yuv420p" if even else "yuv444p"
         self._from_rgb = FromRGB(colour, pixel_format)
-        with _writing(path):
+        with writing(path):
             self._container = av.open(
                 str(path.absolute()),
                 "w",
@@ -76,9 +75,8 @@ class ClipWriter:
                 options={
                     "movflags": "+faststart",
                     "video_track_timescale": str(timescale),
-                    # Where sound and picture start at different times, the difference is
-                    # written in this unit.
-                    "movie_timescale": str(timescale),
+                    # The times at which sound and picture start are written in this unit.
+                    "movie_timescale": str(_movie_timescale(timescale, sound_from)),
                 },
             )
         try:
@@ -103,7 +101,7 @@ class ClipWriter:
             if sound_from is not None:
                 self._sound = Sound(sound_from, self._container, shift=_shift(info))
                 self.warnings += self._sound.warnings
-            with _writing(path):
+            with writing(path):
                 self._container.start_encoding()
         except BaseException:
             self.abandon()
@@ -113,11 +111,11 @@ class ClipWriter:
         """Encode the next frame: uint8 (h, w, 3) RGB of any size."""
         if self._written == len(self._times):
             raise ValueError(f"{self.path}: all {len(self._times)} frames are already written")
-        frame = self._from_rgb(_resized(frame_HWC, self.width, self.height))
+        frame = self._from_rgb(resized(frame_HWC, self.width, self.height))
         frame.pts = self._times[self._written]
         frame.time_base = self._time_base
         self._written += 1
-        with _writing(self.path):
+        with writing(self.path):
             self._take(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -128,7 +126,7 @@ class ClipWriter:
                 f"{self.path}: {self._written} of {len(self._times)} frames were written"
             )
         try:
-            with _writing(self.path):
+            with writing(self.path):
                 self._take(self._stream.encode(None))
                 assert self._held is not None and self._first_dts is not None
                 covered = self._held.dts - self._first_dts
@@ -186,6 +184,14 @@ def _timescale(info: ClipInfo) -> int:
     return timescale if timescale <= _MAX_TIMESCALE else info.time_base.denominator
 
 
+def _movie_timescale(timescale: int, sound_from: Path | None) -> int:
+    """Ticks per second that hold the start of the picture and of every sound track exactly."""
+    for rate in sample_rates(sound_from) if sound_from is not None else ():
+        common = math.lcm(timescale, rate)
+        timescale = common if common <= _MAX_TIMESCALE else timescale
+    return timescale
+
+
 def _shift(info: ClipInfo) -> Fraction:
     """Seconds by which everything is moved: mp4 cannot show frames before time zero."""
     return max(Fraction(0), -info.times[0] * info.time_base)
@@ -203,8 +209,8 @@ def _times(info: ClipInfo, timescale: int) -> tuple[list[int], int]:
     return times, end
 
 
-def _resized(frame_HWC: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """A frame at another size: area averaging where it shrinks, else Lanczos."""
+def resized(frame_HWC: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A uint8 (h, w, 3) frame at another size: area averaging where it shrinks, else Lanczos."""
     h, w = frame_HWC.shape[:2]
     if (w, h) == (width, height):
         return frame_HWC
@@ -212,15 +218,3 @@ def _resized(frame_HWC: NDArray[np.uint8], width: int, height: int) -> NDArray[n
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4
     resized_HWC: NDArray[np.uint8] = cv2.resize(frame_HWC, (width, height), interpolation=method)
     return resized_HWC
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FrescodError(
-            f"{path}: cannot be written ({reason}); free some space or check the output folder, "
-            "then run again"
-        ) from error

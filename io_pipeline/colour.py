@@ -50,11 +50,11 @@ class Colour:
     def assumed(self, width: int, height: int) -> "Colour":
         """These tags with the matrix settled: BT.709 for untagged HD, BT.601 below.
 
-        The border is the players': more than 576 lines or at least 1280 columns is HD.
+        HD is more than 576 pixels on the short side or at least 1280 on the long one.
         """
         if self.matrix in _SCALER_MATRIX:
             return self
-        high_definition = height > 576 or width >= 1280
+        high_definition = min(width, height) > 576 or max(width, height) >= 1280
         matrix = BT709 if high_definition else SMPTE170M
         return Colour(matrix, self.primaries, self.transfer, self.full_range)
 

@@ -15,7 +15,14 @@ _COPIED = frozenset(
     {"aac", "ac3", "alac", "dts", "eac3", "flac", "mp2", "mp3", "mp3float", "opus", "vorbis"}
 )
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 _AAC_BITS_PER_CHANNEL = 128_000
+
+
+def sample_rates(source: Path) -> list[int]:
+    """Samples per second of every sound track of a file."""
+    with av.open(str(source.absolute()), metadata_errors="replace") as container:
+        return [stream.codec_context.sample_rate for stream in container.streams.audio]
 
 
 class Sound:
@@ -109,9 +116,10 @@ class _Encoded:
         rate = next((known for known in _AAC_RATES if known <= rate), _AAC_RATES[-1])
         self._stream = container.add_stream("aac", rate=rate)
         self._stream.metadata.update(source.metadata)
-        layout = source.codec_context.layout
+        channels = source.codec_context.layout.nb_channels
         context = self._stream.codec_context
-        context.layout = layout.name if 0 < layout.nb_channels <= 6 else "stereo"
+        # By the number of channels: PCM in AVI does not say which is where.
+        context.layout = _AAC_LAYOUTS.get(channels, "stereo")
         context.bit_rate = _AAC_BITS_PER_CHANNEL * context.layout.nb_channels
 
     def packets(self, packet: Any) -> list[Any]:

@@ -149,23 +149,17 @@ def probe(path: Path) -> Probe:
             "pixel_format": context.pix_fmt,
             "codec": context.name,
         }
-    sound: list[list[tuple[Fraction, bytes]]] = []
     with av.open(str(path)) as container:
-        for track in range(len(container.streams.audio)):
-            container.seek(0)
-            stream = container.streams.audio[track]
-            sound.append(
-                [
-                    (packet.pts * packet.time_base, bytes(packet))
-                    for packet in container.demux(stream)
-                    if packet.size
-                ]
-            )
+        sound: dict[int, list[tuple[Fraction, bytes]]]
+        sound = {stream.index: [] for stream in container.streams.audio}
+        for packet in container.demux():
+            if packet.size and packet.stream.index in sound:
+                sound[packet.stream.index].append((packet.pts * packet.time_base, bytes(packet)))
     return Probe(
         times=[time for time, _, _ in decoded],
         matrix=decoded[0][1],
         full_range=decoded[0][2] == 2,
-        sound=sound,
+        sound=list(sound.values()),
         **result,
     )
 

@@ -1,0 +1,76 @@
+"""One picture that shows a whole result: a few frames as input, control map and output.
+
+Legend: H, W = height and width, C = 3 (red, green, blue).
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS = 8
+COLUMNS = ("input", "control", "output")
+
+_PANEL = 320
+_GAP = 12
+_HEAD = 40
+_LABEL = 130
+_PAPER = (24, 24, 27)
+_INK = (228, 228, 231)
+
+
+def sample_numbers(frame_count: int) -> tuple[int, ...]:
+    """Up to eight frame numbers spread evenly over a clip, its first and last included."""
+    spread = np.linspace(0, frame_count - 1, min(ROWS, frame_count))
+    return tuple(int(number) for number in np.round(spread))
+
+
+def thumbnail(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A panel's picture, its longer side at most 320 pixels; uint8 (H, W, 3)."""
+    height, width = frame_HWC.shape[:2]
+    scale = min(1.0, _PANEL / max(height, width))
+    if scale == 1.0:
+        return frame_HWC.copy()
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small_HWC: NDArray[np.uint8] = cv2.resize(frame_HWC, size, interpolation=cv2.INTER_AREA)
+    return small_HWC
+
+
+class ContactSheet:
+    """Rows are added as the frames come; the sheet is drawn from at most eight small rows."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, float, list[NDArray[np.uint8]]]] = []
+
+    def add(self, frame_number: int, seconds: float, panels: list[NDArray[np.uint8]]) -> None:
+        """Add one row: input, control map and output, each uint8 (H, W, 3) of one size."""
+        self._rows.append((frame_number, seconds, [thumbnail(panel) for panel in panels]))
+
+    def draw(self) -> NDArray[np.uint8]:
+        """The sheet, uint8 (H, W, 3) RGB."""
+        height, width = self._rows[0][2][0].shape[:2]
+        cell = max(width, 96)
+        sheet_HWC = np.full(
+            (
+                _HEAD + len(self._rows) * (height + _GAP),
+                _LABEL + len(COLUMNS) * (cell + _GAP),
+                3,
+            ),
+            _PAPER,
+            np.uint8,
+        )
+        for column, title in enumerate(COLUMNS):
+            _text(sheet_HWC, title, _LABEL + column * (cell + _GAP), _HEAD - 14, 0.6)
+        for row, (number, seconds, panels) in enumerate(self._rows):
+            top = _HEAD + row * (height + _GAP)
+            baseline = top + min(18, height)
+            _text(sheet_HWC, f"frame {number}", _GAP, baseline, 0.45)
+            if height >= 40:
+                _text(sheet_HWC, f"{seconds:.2f} s", _GAP, baseline + 20, 0.45)
+            for column, panel_HWC in enumerate(panels):
+                left = _LABEL + column * (cell + _GAP)
+                sheet_HWC[top : top + height, left : left + width] = panel_HWC
+        return sheet_HWC
+
+
+def _text(sheet_HWC: NDArray[np.uint8], text: str, x: int, y: int, scale: float) -> None:
+    cv2.putText(sheet_HWC, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, 1, cv2.LINE_AA)
