@@ -3,13 +3,13 @@
 Legend: H, W = height and width of a frame as displayed, C = 3 (red, green, blue).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from av import VideoFrame
@@ -26,6 +26,7 @@ MAX_PIXELS = 8192 * 8192
 THREADS = 2
 
 _DEFAULT_RATE = Fraction(25)
+_Frames = Generator[NDArray[np.uint8], None, None]
 
 
 def scan_clip(
@@ -61,8 +62,8 @@ def scan_clip(
                 if on_frame is not None:
                     on_frame(number, frame_HWC)
         info = scan.info()
-    if source.cut:
-        info = _truncated(info, on_truncated)
+    if source.cut and on_truncated == "fail":
+        raise ClipError(f"{path}: {info.warnings[-1]}; copy it again or set on_truncated to warn")
     assert first_HWC is not None
     if engine == "decord" or (engine == "auto" and decord_engine.agrees(info, first_HWC)):
         return replace(info, engine="decord")
@@ -81,7 +82,7 @@ class ClipReader:
         self.info = info
         self._delivered = 0
         self._threads = threads
-        self._frames = self._decord() if info.engine == "decord" else self._pyav()
+        self._frames: _Frames = self._decord() if info.engine == "decord" else self._pyav()
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return self
@@ -91,7 +92,7 @@ class ClipReader:
         if self._delivered == self.info.frame_count:
             self.close()
             raise StopIteration
-        frame_HWC = next(self._frames, None)
+        frame_HWC: NDArray[np.uint8] | None = next(self._frames, None)
         if frame_HWC is None or frame_HWC.shape[:2] != (self.info.height, self.info.width):
             raise ClipError(
                 f"{self.info.path}: changed while it was read (frame {self._delivered} of "
@@ -115,7 +116,7 @@ class ClipReader:
     ) -> None:
         self.close()
 
-    def _pyav(self) -> Any:
+    def _pyav(self) -> _Frames:
         # What was scanned was within the limits; a file swapped since is caught by its size.
         limit = 2 * self.info.width * self.info.height + 65536
         with ClipSource(self.info.path, max_pixels=limit, threads=self._threads) as source:
@@ -124,7 +125,7 @@ class ClipReader:
                 scan.orient(frame)
                 yield scan.to_array(frame)
 
-    def _decord(self) -> Any:
+    def _decord(self) -> _Frames:
         for frame_HWC in decord_engine.frames(self.info.path, self._threads):
             yield upright(frame_HWC, self.info.rotation, self.info.mirrored)
 
@@ -137,6 +138,7 @@ class _Scan:
         self._times: list[int] = []
         self._warnings: list[str] = []
         self._first: VideoFrame | None = None
+        self._width = self._height = 0
 
     def orient(self, frame: VideoFrame) -> None:
         """Take size, rotation and colour from the first frame."""
@@ -177,6 +179,9 @@ class _Scan:
         count = len(self._times)
         if stream.frames and count + source.discarded < stream.frames and not source.cut:
             self._warn(f"{count} frames are shown of the {stream.frames} its container lists")
+        if source.cut:
+            listed = f" of the {stream.frames} its container lists" if stream.frames else ""
+            self._warn(f"cut short: {count} frames{listed} can be read")
         end, rate = self._end_and_rate()
         turned = self.rotation % 180 == 90
         aspect = Fraction(stream.sample_aspect_ratio or 1)
@@ -245,10 +250,3 @@ class _Scan:
     def _warn(self, text: str) -> None:
         if text not in self._warnings:
             self._warnings.append(text)
-
-
-def _truncated(info: ClipInfo, on_truncated: Literal["warn", "fail"]) -> ClipInfo:
-    text = f"cut short: {info.frame_count} frames can be read"
-    if on_truncated == "fail":
-        raise ClipError(f"{info.path}: {text}; copy it again or set on_truncated to warn")
-    return replace(info, warnings=(*info.warnings, text))

@@ -42,9 +42,10 @@ class ClipSource:
                 metadata_errors="replace",
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise ClipError(
-                f"{path}: not a video that can be read ({_reason(error)}); {_COPY_AGAIN}"
-            ) from error
+            problem = f"not a video that can be read ({_reason(error)}); {_COPY_AGAIN}"
+            if _is_cut(path, "mp4"):
+                problem = "cut short: the index at its end is missing; copy it again"
+            raise ClipError(f"{path}: {problem}") from error
         try:
             self.stream = self._video_stream()
             self._refuse_size(max_pixels)
@@ -192,9 +193,9 @@ def _is_cut(path: Path, format_name: str) -> bool:
     """Whether the file ends before its container says it does."""
     size = path.stat().st_size
     with suppress(OSError, ValueError), path.open("rb") as file:
-        if "mp4" in format_name:
-            return _mp4_end(file, size) > size
         head = file.read(64)
+        if "mp4" in format_name:
+            return head[4:8] in (b"ftyp", b"moov", b"wide") and _mp4_end(file, size) > size
         if "avi" in format_name:
             return 8 + int.from_bytes(head[4:8], "little") > size
         if "matroska" in format_name:

@@ -128,7 +128,8 @@ class ClipWriter:
         try:
             with writing(self.path):
                 self._take(self._stream.encode(None))
-                assert self._held is not None and self._first_dts is not None
+                assert self._held is not None
+                assert self._first_dts is not None
                 covered = self._held.dts - self._first_dts
                 self._held.duration = max(1, self._end - self._times[0] - covered)
                 self._container.mux(self._held)

@@ -91,7 +91,7 @@ class ToRGB:
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """One decoded frame as uint8 (H, W, 3) RGB, not yet turned by the rotation flag."""
         matrix = _SCALER_MATRIX[self._colour.matrix]
-        rgb = self._scaler.reformat(
+        rgb: Any = self._scaler.reformat(
             frame,
             format="rgb24",
             src_colorspace=matrix,

@@ -1,6 +1,6 @@
 """The sound tracks of one file, copied into another while its frames are written."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -82,7 +82,7 @@ class Sound:
         packet.dts += ticks
         self._container.mux(self._tracks[packet.stream.index].packets(packet))
 
-    def _demux(self) -> Iterator[Any]:
+    def _demux(self) -> Generator[Any, None, None]:
         streams = [self._source.streams[index] for index in self._tracks]
         if not streams:
             return
