@@ -1,6 +1,7 @@
 """What a model folder or a ``.safetensors`` file holds, told without loading it."""
 
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from fresco_core.errors import ModelsError
 
 Shapes = dict[str, tuple[int, ...]]
 
-WEIGHT_STEMS = {"text_encoder": "model"}  # transformers' name; diffusers has one for all the rest
-_DIFFUSERS_STEM = "diffusion_pytorch_model"
 _VARIANTS = ("", ".fp16")
+_SHARD = r"-\d+-of-\d+\.safetensors"
 PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
+
+
+def weight_name(component: str = "", variant: str = "") -> str:
+    """Usual name of a component's weights: transformers' for the text encoder, else diffusers'."""
+    stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"
+    return f"{stem}{variant}.safetensors"
 
 
 def weight_files(names: Collection[str], component: str = "") -> tuple[list[str], str | None]:
@@ -29,16 +35,15 @@ def weight_files(names: Collection[str], component: str = "") -> tuple[list[str]
         name (None or ``"fp16"``). Only ``.safetensors`` counts: other formats run code when read.
     """
     prefix = f"{component}/" if component else ""
-    stem = prefix + WEIGHT_STEMS.get(component, _DIFFUSERS_STEM)
     for variant in _VARIANTS:
-        if f"{stem}{variant}.safetensors" in names:
-            return [f"{stem}{variant}.safetensors"], variant[1:] or None
-        index = f"{stem}.safetensors.index{variant}.json"
-        shards = [n for n in names if n.startswith(f"{stem}{variant}-0") and "-of-" in n]
+        whole = prefix + weight_name(component, variant)
+        if whole in names:
+            return [whole], variant[1:] or None
+        stem = whole.removesuffix(".safetensors")
+        index = f"{prefix}{weight_name(component)}.index{variant}.json"
+        shards = sorted(name for name in names if re.fullmatch(_SHARD, name.removeprefix(stem)))
         if index in names and shards:
-            return [index, *sorted(n for n in shards if n.endswith(".safetensors"))], (
-                variant[1:] or None
-            )
+            return [index, *shards], variant[1:] or None
     return [], None
 
 

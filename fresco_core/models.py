@@ -3,7 +3,7 @@
 import inspect
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +24,28 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from fresco_core import hub
+from fresco_core.architecture import SD15, check_base, check_controlnet, check_vae, hint_widths
 from fresco_core.checkpoint import (
-    PICKLES,
-    Shapes,
     file_names,
     read_config,
     tensor_shapes,
     weight_files,
+    weight_name,
 )
-from fresco_core.errors import FrescodError, ModelsError
+from fresco_core.errors import ModelsError
+from fresco_core.model_files import (
+    BASE,
+    BASE_CONFIG,
+    BASE_WITHOUT_VAE,
+    CONTROLNET,
+    DEFAULT_BASE_CONFIG,
+    VAE,
+    locate,
+    missing_models,
+    pull_models,
+)
 
-DEFAULT_BASE_CONFIG = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-_SD15 = "frescod needs models of the Stable Diffusion 1.5 kind"
+__all__ = ["DiffusionModels", "load_diffusion_models", "missing_models", "pull_models"]
 
 
 @dataclass(frozen=True)
@@ -56,55 +65,6 @@ class DiffusionModels:
     device: torch.device
     dtype: torch.dtype
     base_name: str
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Which files make up one kind of model folder."""
-
-    title: str
-    components: tuple[str, ...]  # folders with config.json and weights; "" is the folder itself
-    others: tuple[str, ...] = ()  # further files that are needed
-    weights: bool = True
-
-    def missing(self, names: Sequence[str]) -> list[str]:
-        """What is lacking among a folder's file names."""
-        lacking = [name for name in self.others if name not in names]
-        if self.others and not _tokenizer_files(names):
-            lacking.append("tokenizer/vocab.json")
-        for component in self.components:
-            if _join(component, "config.json") not in names:
-                lacking.append(_join(component, "config.json"))
-            if self.weights and not weight_files(names, component)[0]:
-                pickles = [
-                    name
-                    for name in names
-                    if Path(name).parent.as_posix() == (component or ".")
-                    and Path(name).suffix in PICKLES
-                ]
-                lacking.append(
-                    _join(component, "*.safetensors")
-                    + (" (pickled weights are not opened)" if pickles else "")
-                )
-        return lacking
-
-    def wanted(self, names: list[str]) -> list[str]:
-        """The files to download among a repository's file names."""
-        wanted = [name for name in self.others if name in names] + _tokenizer_files(names)
-        for component in self.components:
-            wanted.append(_join(component, "config.json"))
-            wanted += weight_files(names, component)[0] if self.weights else []
-        return wanted
-
-
-_SCHEDULER = "scheduler/scheduler_config.json"
-_BASE = _Kind("base model", ("unet", "vae", "text_encoder"), ("model_index.json", _SCHEDULER))
-_BASE_WITHOUT_VAE = _Kind("base model", ("unet", "text_encoder"), ("model_index.json", _SCHEDULER))
-_BASE_CONFIG = _Kind(
-    "base model's configuration", _BASE.components, ("model_index.json", _SCHEDULER), weights=False
-)
-_VAE = _Kind("VAE", ("",))
-_CONTROLNET = _Kind("ControlNet", ("",))
 
 
 def load_diffusion_models(
@@ -138,22 +98,22 @@ def load_diffusion_models(
             and the remedy.
     """
     device = torch.device(device)
-    base_kind = _BASE if vae is None else _BASE_WITHOUT_VAE
-    base_place = _locate(base, base_kind, offline)
+    base_kind = BASE if vae is None else BASE_WITHOUT_VAE
+    base_place = locate(base, base_kind, offline)
     if base_place.is_dir():
         config_folder = base_place
     else:
-        config_folder = _locate(base_config or DEFAULT_BASE_CONFIG, _BASE_CONFIG, offline)
+        config_folder = locate(base_config or DEFAULT_BASE_CONFIG, BASE_CONFIG, offline)
         if config_folder.is_file():
             raise ModelsError(f"base_config {base_config} is a file: name a folder or a hub id")
-    vae_place = None if vae is None else _locate(vae, _VAE, offline)
-    controlnet_place = None if controlnet is None else _locate(controlnet, _CONTROLNET, offline)
+    vae_place = None if vae is None else locate(vae, VAE, offline)
+    controlnet_place = None if controlnet is None else locate(controlnet, CONTROLNET, offline)
 
-    unet_config = _check_base(base_place, config_folder)
+    unet_config = check_base(base_place, config_folder)
     if vae_place is not None and vae_place.is_dir():
-        _check_vae(vae_place / "config.json")
+        check_vae(vae_place / "config.json")
     if controlnet_place is not None:
-        _check_controlnet(controlnet_place, unet_config)
+        check_controlnet(controlnet_place, unet_config)
 
     with _quiet():
         own_vae = vae_place is None
@@ -182,187 +142,6 @@ def load_diffusion_models(
         dtype=dtype,
         base_name=base,
     )
-
-
-def missing_models(
-    base: str,
-    *,
-    vae: str | None = None,
-    controlnet: str | None = None,
-    base_config: str | None = None,
-) -> list[str]:
-    """What loading offline would find missing or damaged; one line each, with the remedy."""
-    problems = []
-    for source, kind in _sources(base, vae, controlnet, base_config):
-        try:
-            _locate(source, kind, offline=True)
-        except FrescodError as error:
-            problems.append(str(error))
-    return problems
-
-
-def pull_models(
-    base: str,
-    *,
-    vae: str | None = None,
-    controlnet: str | None = None,
-    base_config: str | None = None,
-) -> list[Path]:
-    """Bring every model named by a hub id up to date in the hub's cache; only the files needed.
-
-    Returns:
-        Where each model lies, local ones included.
-
-    Raises:
-        ModelsError: the hub cannot be reached or has no such model; a local path is wrong.
-    """
-    return [
-        _fetch(source, kind) if _is_on_hub(source) else _locate(source, kind, offline=True)
-        for source, kind in _sources(base, vae, controlnet, base_config)
-    ]
-
-
-def _sources(
-    base: str, vae: str | None, controlnet: str | None, base_config: str | None
-) -> Iterator[tuple[str, _Kind]]:
-    yield base, _BASE if vae is None else _BASE_WITHOUT_VAE
-    if Path(base).expanduser().is_file():
-        yield base_config or DEFAULT_BASE_CONFIG, _BASE_CONFIG
-    if vae is not None:
-        yield vae, _VAE
-    if controlnet is not None:
-        yield controlnet, _CONTROLNET
-
-
-def _is_on_hub(source: str) -> bool:
-    return not Path(source).expanduser().exists() and hub.is_hub_id(source)
-
-
-def _locate(source: str, kind: _Kind, offline: bool) -> Path:
-    """Folder or file with all that is needed."""
-    place = Path(source).expanduser()
-    if place.is_file():
-        tensor_shapes(place)
-        return place
-    if place.is_dir():
-        return _complete(place, kind, "put the missing files there or name another model")
-    if not hub.is_hub_id(source):
-        raise ModelsError(
-            f"{kind.title} {source} not found: give a folder, a .safetensors file, or a hub id and "
-            "run `frescod models pull`"
-        )
-    cached = hub.cached_folder(source)
-    if cached is not None and not kind.missing(file_names(cached)):
-        return _complete(cached, kind, hub.PULL)
-    if offline:
-        raise ModelsError(f"{kind.title} {source} is not on this machine: {hub.PULL}")
-    return _fetch(source, kind)
-
-
-def _fetch(source: str, kind: _Kind) -> Path:
-    def choose(names: list[str]) -> list[str]:
-        if missing := kind.missing(names):
-            raise ModelsError(f"the hub's {source} has no {', '.join(missing)}")
-        return kind.wanted(names)
-
-    return _complete(hub.fetch_folder(source, choose), kind, hub.PULL)
-
-
-def _complete(folder: Path, kind: _Kind, remedy: str) -> Path:
-    names = file_names(folder)
-    if missing := kind.missing(names):
-        raise ModelsError(f"{kind.title} {folder} lacks {', '.join(missing)}: {remedy}")
-    for component in kind.components if kind.weights else ():
-        for name in weight_files(names, component)[0]:
-            if name.endswith(".safetensors"):
-                tensor_shapes(folder / name)
-    return folder
-
-
-def _check_base(place: Path, config_folder: Path) -> dict[str, Any]:
-    """Refuse what is not of the Stable Diffusion 1.5 kind; returns the UNet's configuration."""
-    unet = read_config(config_folder / "unet" / "config.json")
-    text = read_config(config_folder / "text_encoder" / "config.json")
-    schedule = read_config(config_folder / _SCHEDULER)
-    kind = read_config(config_folder / "model_index.json").get("_class_name", "")
-    if unet.get("in_channels", 4) != 4:
-        raise ModelsError(
-            f"base model {place} takes {unet['in_channels']} latent channels, not 4 (a model for "
-            f"inpainting or editing?): {_SD15}"
-        )
-    width = unet.get("cross_attention_dim", 1280)
-    if "XL" in kind or text.get("hidden_size") != width:
-        raise ModelsError(
-            f"base model {place}: its text encoder ({text.get('hidden_size')} wide) and UNet "
-            f"({width}) do not make a pair: {_SD15}"
-        )
-    prediction = schedule.get("prediction_type", "epsilon")
-    if prediction != "epsilon":
-        raise ModelsError(f"base model {place} predicts {prediction}, not epsilon: {_SD15}")
-    if (config_folder / "vae" / "config.json").is_file():
-        _check_vae(config_folder / "vae" / "config.json")
-    if place.is_file():
-        _check_original_layout(place, tensor_shapes(place), unet)
-    return unet
-
-
-def _check_original_layout(place: Path, shapes: Shapes, unet: dict[str, Any]) -> None:
-    prefix = "model.diffusion_model.input_blocks."
-    first = shapes.get(f"{prefix}0.0.weight")
-    words = shapes.get(f"{prefix}1.1.transformer_blocks.0.attn2.to_k.weight")
-    text = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
-    if first is None or words is None or text not in shapes:
-        raise ModelsError(
-            f"base model {place} is not laid out like a Stable Diffusion 1.5 file: {_SD15}"
-        )
-    expected = (unet["block_out_channels"][0], 4, unet["cross_attention_dim"])
-    if (first[0], first[1], words[1]) != expected:
-        raise ModelsError(
-            f"base model {place} has first width, latent channels, text width "
-            f"{(first[0], first[1], words[1])}; its configuration says {expected}: {_SD15}, or "
-            "name its own configuration as base_config"
-        )
-
-
-def _check_vae(config_path: Path) -> None:
-    vae = read_config(config_path)
-    channels = vae.get("latent_channels", 4)
-    factor = 2 ** (len(vae.get("block_out_channels", (1,))) - 1)
-    if (channels, factor) != (4, 8):
-        raise ModelsError(
-            f"VAE {config_path.parent} has {channels} latent channels at 1/{factor} of the size, "
-            f"not 4 at 1/8: {_SD15}"
-        )
-
-
-def _check_controlnet(place: Path, unet: dict[str, Any]) -> None:
-    wanted = {
-        "first width": unet["block_out_channels"][0],
-        "text width": unet["cross_attention_dim"],
-    }
-    if place.is_dir():
-        config = read_config(place / "config.json")
-        wanted["block widths"] = list(unet["block_out_channels"])
-        wanted["layers per block"] = unet.get("layers_per_block", 2)
-        found = {
-            "first width": (config.get("block_out_channels") or [None])[0],
-            "text width": config.get("cross_attention_dim"),
-            "block widths": list(config.get("block_out_channels", ())),
-            "layers per block": config.get("layers_per_block", 2),
-        }
-    else:
-        shapes = tensor_shapes(place)
-        first = shapes.get("control_model.input_blocks.0.0.weight", shapes.get("conv_in.weight"))
-        words = [shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")]
-        if first is None or not words or not _hint_widths(shapes):
-            raise ModelsError(f"{place} is no ControlNet for Stable Diffusion 1.5")
-        found = {"first width": first[0], "text width": words[0][1]}
-    for name, value in wanted.items():
-        if found[name] != value:
-            raise ModelsError(
-                f"ControlNet {place} has {name} {found[name]}, the base model {value}: choose a "
-                "ControlNet made for this base model"
-            )
 
 
 def _base_from_folder(folder: Path, dtype: torch.dtype, *, with_vae: bool) -> dict[str, nn.Module]:
@@ -397,15 +176,9 @@ def _base_from_file(
 def _vae(place: Path, config_folder: Path, dtype: torch.dtype) -> nn.Module:
     if place.is_dir():
         return _from_folder(AutoencoderKL, place, "", dtype)
-    with _refusing(f"VAE {place}"):
-        vae = AutoencoderKL.from_single_file(
-            str(place),
-            config=str(config_folder),
-            subfolder="vae",
-            torch_dtype=dtype,
-            local_files_only=True,
-        )
-    return _filled(vae, (), place)
+    config = read_config(config_folder / "vae" / "config.json")
+    ours = "encoder.down_blocks.0.resnets.0.conv1.weight" in tensor_shapes(place)
+    return _from_file(AutoencoderKL, place, config, dtype, diffusers_layout=ours)
 
 
 def _controlnet(place: Path, unet: dict[str, Any], dtype: torch.dtype) -> nn.Module:
@@ -414,33 +187,48 @@ def _controlnet(place: Path, unet: dict[str, Any], dtype: torch.dtype) -> nn.Mod
     # A ControlNet is a copy of its UNet's encoder: the configuration is the UNet's.
     known = inspect.signature(ControlNetModel.__init__).parameters
     config = {name: value for name, value in unet.items() if name in known}
-    config["conditioning_embedding_out_channels"] = _hint_widths(tensor_shapes(place))
-    with TemporaryDirectory() as folder, _refusing(f"ControlNet {place}"):
-        Path(folder, "config.json").write_text(json.dumps(config))
-        controlnet = ControlNetModel.from_single_file(
-            str(place), config=folder, torch_dtype=dtype, local_files_only=True
-        )
-    return _filled(controlnet, (), place)
-
-
-def _hint_widths(shapes: Shapes) -> list[int]:
-    """Widths of the layers that read the control map, in either layout; empty if there are none."""
-    original = [f"control_model.input_hint_block.{i}.weight" for i in (0, 4, 8, 12)]
-    embedding = "controlnet_cond_embedding"
-    ours = [f"{embedding}.conv_in.weight", *(f"{embedding}.blocks.{i}.weight" for i in (1, 3, 5))]
-    for names in (original, ours):
-        if all(name in shapes for name in names):
-            return [shapes[name][0] for name in names]
-    return []
+    shapes = tensor_shapes(place)
+    config["conditioning_embedding_out_channels"] = hint_widths(shapes)
+    ours = "conv_in.weight" in shapes
+    return _from_file(ControlNetModel, place, config, dtype, diffusers_layout=ours)
 
 
 class _Loadable(Protocol):
     def from_pretrained(self, folder: str, **options: Any) -> Any: ...
 
+    def from_single_file(self, file: str, **options: Any) -> Any: ...
 
-def _from_folder(network: _Loadable, folder: Path, component: str, dtype: torch.dtype) -> nn.Module:
+
+def _from_file(
+    network: _Loadable,
+    place: Path,
+    config: dict[str, Any],
+    dtype: torch.dtype,
+    *,
+    diffusers_layout: bool,
+) -> nn.Module:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "config.json").write_text(json.dumps(config))
+        if diffusers_layout:  # then the file is a model folder that lost its configuration
+            (folder / weight_name()).symlink_to(place.resolve())
+            return _from_folder(network, folder, "", dtype, called=place)
+        with _refusing(str(place)):
+            model = network.from_single_file(
+                str(place), config=str(folder), torch_dtype=dtype, local_files_only=True
+            )
+    return _filled(model, (), place)
+
+
+def _from_folder(
+    network: _Loadable,
+    folder: Path,
+    component: str,
+    dtype: torch.dtype,
+    called: Path | None = None,
+) -> nn.Module:
     place = folder / component
-    with _refusing(str(place)):
+    with _refusing(str(called or place)):
         model, report = network.from_pretrained(
             str(place),
             variant=weight_files(file_names(folder), component)[1],
@@ -449,7 +237,7 @@ def _from_folder(network: _Loadable, folder: Path, component: str, dtype: torch.
             local_files_only=True,
             output_loading_info=True,
         )
-    return _filled(model, report["missing_keys"], place)
+    return _filled(model, report["missing_keys"], called or place)
 
 
 def _text_encoder(folder: Path) -> nn.Module:
@@ -475,8 +263,8 @@ def _text_encoder(folder: Path) -> nn.Module:
 
 
 def _filled(model: nn.Module, missing: Iterable[str], place: Path) -> nn.Module:
-    lacking = sorted(name for name in missing if "position_ids" not in name)
-    lacking += [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    unfilled = (name for name, tensor in model.named_parameters() if tensor.is_meta)
+    lacking = sorted({*missing, *unfilled} - {"text_model.embeddings.position_ids"})
     if lacking:
         raise ModelsError(f"{place} lacks {len(lacking)} tensors ({lacking[0]}, …): fetch it again")
     return model
@@ -487,20 +275,9 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
-def _tokenizer_files(names: Sequence[str]) -> list[str]:
-    """Files of the tokenizer; empty if they are not enough."""
-    files = [name for name in names if name.startswith("tokenizer/")]
-    plain = {"tokenizer/vocab.json", "tokenizer/merges.txt"}
-    return files if "tokenizer/tokenizer.json" in files or plain <= set(files) else []
-
-
 def _freeze(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
     network = network.eval().requires_grad_(False).to(device)
     return network if network.dtype == dtype else network.to(dtype)
-
-
-def _join(component: str, name: str) -> str:
-    return f"{component}/{name}" if component else name
 
 
 @contextmanager
@@ -508,9 +285,13 @@ def _refusing(what: str) -> Iterator[None]:
     """Turn the libraries' many loading errors into one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (ModelsError, MemoryError):
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelsError(f"{what} does not fit: {_SD15} ({reason})") from error
+        if "meta tensor" in reason or "NoneType" in reason:  # what stands where a file has nothing
+            raise ModelsError(f"{what} lacks some of its tensors: fetch it again") from error
+        raise ModelsError(f"{what} does not fit: {SD15} ({reason})") from error
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class DisFlow:
             cv2.copyMakeBorder(grey_HW, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
             for grey_HW in (first_HW, second_HW)
         )
-        flow_HW2: NDArray[np.float32] = self._dis.calc(first, second, None)[:rows, :columns]  # type: ignore[call-overload]
+        flow_HW2: NDArray[np.float32] = self._dis.calc(first, second, None)[:rows, :columns]
         return torch.from_numpy(np.ascontiguousarray(flow_HW2.transpose(2, 0, 1)))
 
     def _stack(self, flows: list[Tensor]) -> Tensor:
