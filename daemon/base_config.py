@@ -26,7 +26,6 @@ SETTING: Mapping[str, str] = {
     "cond_scale": "control.scale",
     "end_opt_step": "constraints.optimization_end",
     "use_salinecy": "constraints.background_smoothing",
-    "run_ebsynth": "propagation.enabled",
 }
 
 # Keys this version has nothing for: what happens instead, and when that makes no difference.
@@ -34,6 +33,10 @@ UNSUPPORTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "use_freeu": ("FreeU stays off", lambda value: not value),
     "gmflow_path": ("the flow is that of [flow] model", lambda value: not value),
     "sod_path": ("what is background is told by its motion", lambda value: not value),
+    "run_ebsynth": (
+        "all frames are written; keys/ holds the key frames",
+        lambda value: bool(value),
+    ),
     "max_process": ("propagation runs in one process", lambda value: value == 1),
 }
 

@@ -113,6 +113,95 @@ def cli() -> None:
     """Turn simulator clips into photo-realistic ones, with FRESCO."""
 
 
+@cli.command()
+@click.option(
+    "--video-folder", type=FOLDER, required=True, metavar="DIR", help="Clips: .mp4 .avi .mov .mkv."
+)
+@click.option(
+    "--prompt-folder",
+    type=FOLDER,
+    metavar="DIR",
+    help="A .txt for each clip, of the same stem. Default: the video folder.",
+)
+@click.option(
+    "--output-folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("output"),
+    show_default=True,
+    metavar="DIR",
+    help="Gets a folder for each clip.",
+)
+@settings_options
+@click.option("--force", is_flag=True, help="Do clips again that are done.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
+def run(
+    video_folder: Path,
+    prompt_folder: Path | None,
+    output_folder: Path,
+    force: bool,
+    debug: bool,
+    **options: Any,
+) -> int:
+    """Translate a folder of clips, then end.
+
+    Exit code: 0 all done, 1 some clips failed, 2 wrong usage, 69 no usable device, 78 wrong
+    settings or missing weights.
+    """
+    settings, warnings = gather_settings(**options)
+    from daemon.one_shot import run_folder  # imports torch, which takes seconds
+
+    return run_folder(
+        video_folder,
+        prompt_folder or video_folder,
+        output_folder,
+        settings,
+        warnings=warnings,
+        force=force,
+        debug=debug,
+    )
+
+
+@cli.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the clip, the model and the result go.",
+)
+def demo(output: Path) -> int:
+    """Draw a short clip and translate it on the CPU with a tiny random-weight model."""
+    from daemon.demo import run_demo
+
+    return run_demo(output)
+
+
+@cli.group()
+def models() -> None:
+    """The weights that the settings name."""
+
+
+@models.command("list")
+@settings_options
+def models_list(**options: Any) -> int:
+    """Show which weights are needed and whether they are here."""
+    settings, _ = gather_settings(**options)
+    from daemon.weights import list_weights
+
+    return list_weights(settings)
+
+
+@models.command("pull")
+@settings_options
+def models_pull(**options: Any) -> int:
+    """Fetch the weights that are missing."""
+    settings, _ = gather_settings(**options)
+    from daemon.weights import pull_weights
+
+    return pull_weights(settings)
+
+
 @cli.command("check-config")
 @settings_options
 def check_config(**options: Any) -> None:

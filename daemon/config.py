@@ -39,7 +39,7 @@ def allowed(field: FieldInfo) -> str:
     if isinstance(extra, dict) and "allowed" in extra:
         return str(extra["allowed"])
     if get_origin(field.annotation) is Literal:
-        return " or ".join(get_args(field.annotation))
+        return " or ".join(str(choice) for choice in get_args(field.annotation))
     if get_origin(field.annotation) is tuple:
         _, limits = get_args(get_args(field.annotation)[0])
         return f"a list of whole numbers, each {_limits(limits.metadata)}"

@@ -27,14 +27,23 @@ class Progress(Protocol):
     def begin(self, job: Job, number: int, count: int) -> None:
         """A clip is taken: the ``number``-th of ``count``."""
 
-    def stage(self, name: str, done: int, total: int, seconds: float) -> None:
-        """The current clip's stage has got so far, in so much time of its own."""
+    def stage(self, name: str, done: int, total: int | None, seconds: float) -> None:
+        """The current clip's stage has got so far, in so much time of its own.
+
+        ``total`` is None while it is not known.
+        """
 
     def end(self, result: JobResult) -> None:
         """The current clip is finished, or has failed."""
 
+    def note(self, text: str) -> None:
+        """What is going on outside of any clip."""
+
     def warn(self, text: str) -> None:
         """Something the user should know."""
+
+    def trace(self, text: str) -> None:
+        """An error's traceback, for whoever looks for its cause."""
 
     def __enter__(self) -> Self: ...
 
@@ -69,8 +78,8 @@ class LogProgress:
         self._clip = printable(job.clip.name)
         self._log.info("begin", clip=self._clip, number=number, count=count)
 
-    def stage(self, name: str, done: int, total: int, seconds: float) -> None:
-        if done >= total:
+    def stage(self, name: str, done: int, total: int | None, seconds: float) -> None:
+        if total is not None and done >= total:
             self._log.info(name, clip=self._clip, count=total, seconds=round(seconds, 1))
 
     def end(self, result: JobResult) -> None:
@@ -79,8 +88,14 @@ class LogProgress:
         else:
             self._log.info(str(result.outcome), clip=self._clip, seconds=round(result.seconds, 1))
 
+    def note(self, text: str) -> None:
+        self._log.info(text)
+
     def warn(self, text: str) -> None:
         self._log.warning("warning", text=printable(text))
+
+    def trace(self, text: str) -> None:
+        print(text, file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +130,7 @@ class BarProgress:
         self._title = f"[{number}/{count}] {printable(job.clip.name)}"
         self._print(self._title)
 
-    def stage(self, name: str, done: int, total: int, seconds: float) -> None:
+    def stage(self, name: str, done: int, total: int | None, seconds: float) -> None:
         if name not in self._stages:
             self._stages[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._stages[name], completed=done, total=total)
@@ -131,8 +146,14 @@ class BarProgress:
         else:
             self._print(f"{self._title}: {result.outcome}")
 
+    def note(self, text: str) -> None:
+        self._print(text)
+
     def warn(self, text: str) -> None:
         self._print(f"warning: {printable(text)}")
+
+    def trace(self, text: str) -> None:
+        self._print(text)
 
     def _print(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)

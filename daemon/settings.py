@@ -197,11 +197,37 @@ class Prompts(Section):
 
 
 class Propagation(Section):
-    """From key frames to all frames between them."""
+    """From key frames to all frames between them, by example-based synthesis."""
 
-    enabled: bool = Field(
-        default=True, description="false: translate the key frames only and write no blend.mp4."
+    votes: int = Field(default=12, ge=1, le=100, description="Search-vote rounds on each level.")
+    sweeps: int = Field(default=6, ge=1, le=100, description="Search passes in each round.")
+    uniformity: float = Field(
+        default=3500.0, ge=0, le=1e6, description="Penalty on using a part of the key frame often."
     )
+    still: int = Field(
+        default=1,
+        ge=-1,
+        le=255,
+        description="Pixels that change by less are not searched again; -1 searches all.",
+    )
+    colour: float = Field(default=6.0, ge=0, le=100, description="Weight of the colour guide.")
+    edge: float = Field(default=0.5, ge=0, le=100, description="Weight of the edge guide.")
+    temporal: float = Field(default=0.5, ge=0, le=100, description="Weight of the temporal guide.")
+    positional: float = Field(
+        default=2.0, ge=0, le=100, description="Weight of the positional guide."
+    )
+    inpaint_radius: int = Field(
+        default=5, ge=1, le=100, description="Radius in pixels for filling guides at occlusions."
+    )
+    timing: Literal["symmetric", "published"] = Field(
+        default="symmetric",
+        description="How the second key frame's weight grows over a segment.",
+    )
+    blend: Literal["histogram", "selection"] = Field(
+        default="histogram",
+        description="Mix the colours of both key frames, or take each pixel from one of them.",
+    )
+    poisson: bool = Field(default=True, description="Remove the seams between the two.")
 
 
 class Output(Section):

@@ -38,7 +38,6 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("controlnet_type: HED", "control.type", "hed"),
         ("cond_scale: 1", "control.scale", 1.0),
         ("end_opt_step: 12", "constraints.optimization_end", 12),
-        ("run_ebsynth: false", "propagation.enabled", False),
         ("use_salinecy: false", "constraints.background_smoothing", False),
     ],
 )
@@ -55,6 +54,7 @@ def test_key_takes_effect(tmp_path: Path, line: str, key: str, value: object) ->
         "use_freeu: true",
         "gmflow_path: ./model/gmflow_sintel-0c07dcb3.pth",
         "sod_path: ./model/epoch_resnet.pth",
+        "run_ebsynth: false",
         "max_process: 4",
     ],
 )
