@@ -6,7 +6,6 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from io_pipeline.control_maps import load_detector
 
 from daemon.settings import Settings
 from fresco_core.attention import AttentionOptions
@@ -64,6 +63,8 @@ def load_stages(settings: Settings) -> Stages:
     )
     detector = None
     if control.enabled:
+        from io_pipeline.control_maps import load_detector
+
         detector = load_detector(
             control.type,
             source=control.source or None,

@@ -1,0 +1,73 @@
+"""``frescod demo``: everything, from drawing a clip to its result, without a download."""
+
+import time
+from pathlib import Path
+
+import click
+
+from daemon.config import Layer, checked, merge
+from daemon.demo_clip import render_clip
+from daemon.one_shot import run_folder
+from daemon.progress import duration
+from fresco_core.errors import FrescodError
+from fresco_core.tiny_model import make_tiny_model
+
+NAME = "drive"
+PROMPT = "a photo of a road with cars on a sunny day\nNegative prompt: drawing, flat colours\n"
+
+
+def run_demo(folder: Path) -> int:
+    """Draw a clip, make a tiny model, run both through the ordinary one-shot mode on the CPU.
+
+    Returns:
+        the exit code of the run.
+
+    Raises:
+        FrescodError: the folder cannot be written.
+    """
+    start = time.monotonic()
+    clips, output = folder / "clips", folder / "output"
+    try:
+        clips.mkdir(parents=True, exist_ok=True)
+        render_clip(clips / f"{NAME}.mp4")
+        (clips / f"{NAME}.txt").write_text(PROMPT, encoding="utf-8")
+        base, controlnet = make_tiny_model(folder / "model")
+    except OSError as error:
+        raise FrescodError(f"{folder}: cannot be written: {error.strerror}") from error
+    settings = merge(
+        checked(
+            Layer(
+                "demo",
+                {
+                    "device": "cpu",
+                    "models.base": str(base),
+                    "models.vae": "",
+                    "models.controlnet": str(controlnet),
+                    "models.offline": True,
+                    "key_frames.min_interval": 4,
+                    "key_frames.max_interval": 4,
+                    "key_frames.batch_size": 4,
+                    "key_frames.resolution": 128,
+                    "translation.steps": 10,
+                    "translation.warmup_steps": 6,
+                    "constraints.optimization_end": 8,
+                    "constraints.optimization_iterations": 5,
+                    "control.type": "canny",
+                    "propagation.votes": 4,
+                    "propagation.sweeps": 3,
+                },
+            )
+        )
+    )
+    code = run_folder(clips, clips, output, settings, force=True)
+    if code == 0:
+        result = output / NAME
+        click.echo(
+            f"demo finished in {duration(time.monotonic() - start)} (random weights: expect "
+            "moving texture, not a photo)\n"
+            f"  clip           {clips / NAME}.mp4\n"
+            f"  result         {result / 'blend.mp4'}\n"
+            f"  comparison     {result / 'comparison.mp4'}\n"
+            f"  contact sheet  {result / 'contact_sheet.png'}"
+        )
+    return code
