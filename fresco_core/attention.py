@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,7 +72,7 @@ def temporal_guided(
     scale: float,
 ) -> Tensor:
     """Attention outputs averaged along each unbroken trajectory (eq. 4)."""
-    count, tokens = trajectories.forward.shape
+    count, _tokens = trajectories.forward.shape
     heads, depth = out_BAPD.shape[1], out_BAPD.shape[3]
 
     def along(x_BAPD: Tensor, index_NP: Tensor) -> Tensor:
@@ -101,7 +100,7 @@ def fresco_attention(
     key_mask_NP: Tensor | None = None,
     reference_BPC: Tensor | None = None,
     trajectories: Trajectories | None = None,
-    options: AttentionOptions = AttentionOptions(),  # noqa: B008
+    options: AttentionOptions = AttentionOptions(),
 ) -> Tensor:
     """One self-attention layer under the constraints that are given; (B,P,C), before the residual.
 

@@ -1,7 +1,8 @@
 """Which pixel of one frame is which pixel of another: warp, occlusion, trajectories.
 
-The N frames of a batch form a ring: frame i is followed by frame (i + 1) mod N, so there are N pairs.
-A flow on the grid of frame A towards frame B says that pixel p of A corresponds to p + flow(p) of B.
+The N frames of a batch form a ring: frame i is followed by frame (i + 1) mod N, which makes N
+pairs. A flow on the grid of frame A towards frame B says that pixel p of A corresponds to
+p + flow(p) of B.
 
 Source: FRESCO (Yang et al., CVPR 2024), section 3.2 and supplementary; forward-backward consistency
 as in Sundaram et al., ECCV 2010.
@@ -41,9 +42,7 @@ def warp(image_NCHW: Tensor, flow_N2HW: Tensor, *, mode: str = "bilinear") -> Te
         (x_NHW * (2 / max(width - 1, 1)) - 1, y_NHW * (2 / max(height - 1, 1)) - 1), -1
     )
     grid_NHW2 = grid_NHW2.expand(len(image_NCHW), -1, -1, -1).to(image_NCHW.dtype)
-    return F.grid_sample(
-        image_NCHW, grid_NHW2, mode=mode, padding_mode="zeros", align_corners=True
-    )
+    return F.grid_sample(image_NCHW, grid_NHW2, mode=mode, padding_mode="zeros", align_corners=True)
 
 
 def scale_down(image_NCHW: Tensor, scale: float) -> Tensor:
@@ -207,9 +206,7 @@ def link_pair(
     return mapping_P, unlinked_P
 
 
-def trajectories(
-    frames_N3HW: Tensor, correspondence: Correspondence, factor: int
-) -> Trajectories:
+def trajectories(frames_N3HW: Tensor, correspondence: Correspondence, factor: int) -> Trajectories:
     """Chain the pairwise matches of a batch's frames (the ring's last pair is not used).
 
     Args:
@@ -223,9 +220,7 @@ def trajectories(
     occluded_Nhw = scale_down(correspondence.backward_occlusions, 1 / factor)[:, 0] > 0.5
     tokens = occluded_Nhw[0].numel()
     forward = [torch.arange(tokens, device=frames_N3HW.device)]
-    linked_PNN = torch.ones(
-        tokens, count, count, dtype=torch.bool, device=frames_N3HW.device
-    )
+    linked_PNN = torch.ones(tokens, count, count, dtype=torch.bool, device=frames_N3HW.device)
     for i in range(count - 1):
         mapping_P, unlinked_P = link_pair(
             colours_N3hw[i], colours_N3hw[i + 1], flows_N2hw[i], occluded_Nhw[i]

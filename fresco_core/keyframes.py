@@ -5,6 +5,7 @@ Source: FRESCO (Yang et al., CVPR 2024), supplementary "key frame selection" and
 Shapes: T frames of a clip, H rows, W columns, C = 3 (RGB).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,16 +41,15 @@ def resize_frame(frame_HWC: NDArray[np.uint8], resolution: int) -> NDArray[np.ui
         return frame_HWC
     enlarge = resolution > min(height, width)
     interpolation = cv2.INTER_LANCZOS4 if enlarge else cv2.INTER_AREA
-    return np.asarray(
-        cv2.resize(frame_HWC, (columns, rows), interpolation=interpolation), np.uint8
-    )
+    return np.asarray(cv2.resize(frame_HWC, (columns, rows), interpolation=interpolation), np.uint8)
 
 
 class DifferenceCurve:
     """Mean squared difference of successive frames, gathered while a clip streams by.
 
-    A frame is resized to a short side of 512, blurred (9x9 Gaussian) and scaled to [-1, 1]; entry j
-    is the mean over pixels and channels of the squared difference of frames j and j-1, entry 0 is 0.
+    A frame is resized to a short side of 512, blurred (9x9 Gaussian) and scaled to [-1, 1]. Entry
+    j is the mean over pixels and channels of the squared difference of frames j and j-1; the
+    first is 0.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def by_difference(
 
 
 def _widest_gap(keys: Sequence[int]) -> int:
-    return max((b - a for a, b in zip(keys[:-1], keys[1:], strict=True)), default=0)
+    return max((b - a for a, b in itertools.pairwise(keys)), default=0)
 
 
 def select_key_frames(

@@ -78,7 +78,7 @@ def optimize_features(
     *,
     target_BPP: Tensor | None = None,
     correspondence: Correspondence | None = None,
-    options: OptimizationOptions = OptimizationOptions(),  # noqa: B008
+    options: OptimizationOptions = OptimizationOptions(),
     on_iteration: Callable[[float, Tensor], None] | None = None,
 ) -> Tensor:
     """Move decoder features towards the constraints by a few steps of Adam.

@@ -123,9 +123,7 @@ def repeat_first(noise_N4hw: Tensor) -> Tensor:
 
 def to_uint8(pictures_N3HW: Tensor) -> Tensor:
     """RGB in [-1, 1] (clamped) -> uint8 (N,H,W,3)."""
-    return (
-        ((pictures_N3HW / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    )
+    return ((pictures_N3HW / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def to_normalised(frames_NHWC: Tensor) -> Tensor:

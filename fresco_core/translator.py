@@ -442,7 +442,7 @@ class FrescoTranslator:
         models, timestep = self.models, self.schedule.timesteps[index]
         latents_B4hw = latents_N4hw.repeat(2, 1, 1, 1).to(models.dtype)
         residuals = {}
-        if control_B3HW is not None:
+        if control_B3HW is not None and models.controlnet is not None:
             down, middle = models.controlnet(
                 latents_B4hw,
                 timestep,

@@ -3,7 +3,7 @@
 Shapes: T frames of a window, K new key frames, H x W working size, RGB.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -116,7 +116,7 @@ class Prepare:
             batch_key_frames(keys, self._batch_size),
         )
 
-    def windows(self, plan: ClipPlan) -> Iterator[Window]:
+    def windows(self, plan: ClipPlan) -> Generator[Window]:
         """Read the clip a second time, one window in memory at a time.
 
         Raises:
@@ -134,8 +134,6 @@ class Prepare:
                 if self._detector is not None:
                     maps = [self._detector(frames_THWC[number - first]) for number in batch.new]
                     controls_KHW = np.stack(maps)
-                yield Window(
-                    index, len(plan.batches), first, frames_THWC, batch.new, controls_KHW
-                )
+                yield Window(index, len(plan.batches), first, frames_THWC, batch.new, controls_KHW)
                 held = [frames_THWC[-1].copy()]
                 first = batch.new[-1]

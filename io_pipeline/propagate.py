@@ -36,9 +36,7 @@ class Segment:
     second_key_HWC: Array
 
 
-def segments(
-    window: Window, keys_KHWC: Array, previous_key_HWC: Array | None
-) -> Iterator[Segment]:
+def segments(window: Window, keys_KHWC: Array, previous_key_HWC: Array | None) -> Iterator[Segment]:
     """The segments that end at a window's new key frames, in order.
 
     Args:
@@ -52,9 +50,7 @@ def segments(
         keys.insert(0, previous_key_HWC)
     for i in range(len(numbers) - 1):
         begin, end = (number - window.first_frame for number in numbers[i : i + 2])
-        yield Segment(
-            numbers[i], window.frames_THWC[begin : end + 1], keys[i], keys[i + 1]
-        )
+        yield Segment(numbers[i], window.frames_THWC[begin : end + 1], keys[i], keys[i + 1])
 
 
 class Propagate:
@@ -78,9 +74,7 @@ class Propagate:
             options=self._options,
         )
 
-    def _pair_flows(
-        self, frames_THWC: Array
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _pair_flows(self, frames_THWC: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         frames_T3HW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
         forward, backward = [], []
         with torch.no_grad():

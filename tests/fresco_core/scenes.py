@@ -16,9 +16,7 @@ def texture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return fine[0].clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-def panning(
-    count: int, height: int, width: int, step: int = 4, seed: int = 0
-) -> NDArray[np.uint8]:
+def panning(count: int, height: int, width: int, step: int = 4, seed: int = 0) -> NDArray[np.uint8]:
     """Frames (count,H,W,3) of a camera that moves right by `step` pixels a frame."""
     wide = texture(height, width + step * count, seed)
     return np.stack([wide[:, i * step : i * step + width] for i in range(count)])

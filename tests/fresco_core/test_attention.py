@@ -7,20 +7,22 @@ from fresco_core.correspondence import TokenGuides, Trajectories
 from tests.fresco_core.scenes import shifted_pairs
 
 
-@pytest.fixture()
+@pytest.fixture
 def layer() -> Attention:
     torch.manual_seed(0)
     return Attention(query_dim=16, heads=4, dim_head=4).eval().requires_grad_(False)
 
 
-@pytest.fixture()
+@pytest.fixture
 def hidden() -> torch.Tensor:
     return torch.randn(6, 8, 16, generator=torch.Generator().manual_seed(1))  # 2 x 3 frames
 
 
 def unlinked(frames: int, tokens: int) -> Trajectories:
     identity = torch.arange(tokens).expand(frames, -1)
-    return Trajectories(identity, identity, torch.eye(frames, dtype=torch.bool).expand(tokens, -1, -1))
+    return Trajectories(
+        identity, identity, torch.eye(frames, dtype=torch.bool).expand(tokens, -1, -1)
+    )
 
 
 def test_without_constraints_it_is_ordinary_attention(layer, hidden):

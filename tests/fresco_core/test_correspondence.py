@@ -61,7 +61,9 @@ def test_key_mask_takes_the_first_frame_and_what_is_new():
     occlusions = pairs.backward_occlusions.clone()
     occlusions[0, 0, :8, :8] = 1  # new in frame 1
     occlusions[2] = 1  # the ring's last pair does not count
-    mask = key_mask(type(pairs)(pairs.forward_flows, pairs.backward_flows, occlusions, occlusions), 8)
+    mask = key_mask(
+        type(pairs)(pairs.forward_flows, pairs.backward_flows, occlusions, occlusions), 8
+    )
     assert mask[0].all()
     assert mask[1].nonzero().tolist() == [[0]]
     assert not mask[2].any()

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,7 +70,7 @@ def test_no_frames_or_no_range_are_refused():
 def test_batches_hold_every_key_frame_once_and_carry_two(count, size):
     batches = batch_key_frames(range(count), size)
     assert [k for b in batches for k in b.new] == list(range(count))
-    for before, batch in zip(batches, batches[1:], strict=False):
+    for before, batch in itertools.pairwise(batches):
         assert batch.carried == (0, before.new[-1])
         assert len(batch.frames) >= 3
     for batch in batches:

@@ -66,9 +66,7 @@ def test_without_constraints_the_feature_itself_comes_back():
 def test_it_works_where_gradients_are_off_and_in_half_precision():
     feature = torch.randn(2, 4, 8, 8).half()
     with torch.no_grad():
-        found = optimize_features(
-            feature, correspondence=shifted_pairs(2, 64, 64, 8), options=FEW
-        )
+        found = optimize_features(feature, correspondence=shifted_pairs(2, 64, 64, 8), options=FEW)
     assert found.dtype == torch.half
     assert found.isfinite().all()
     assert not torch.equal(found, feature)

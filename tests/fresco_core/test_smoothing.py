@@ -31,7 +31,9 @@ def test_both_halves_of_guidance_are_smoothed_alike():
 
 def test_half_precision_comes_back_as_it_was():
     pairs = shifted_pairs(2, 64, 64, 1)
-    assert smooth(torch.rand(2, 4, 8, 8).half(), pairs, torch.ones(2, 1, 32, 32)).dtype == torch.half
+    assert (
+        smooth(torch.rand(2, 4, 8, 8).half(), pairs, torch.ones(2, 1, 32, 32)).dtype == torch.half
+    )
 
 
 def test_one_frame_has_nothing_to_follow():

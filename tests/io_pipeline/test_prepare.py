@@ -1,3 +1,5 @@
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def test_windows_cover_the_clip_and_share_one_frame(tmp_path):
     windows = list(stage.windows(plan))
     assert [w.key_numbers for w in windows] == [b.new for b in plan.batches]
     assert [(w.index, w.count) for w in windows] == [(i, len(windows)) for i in range(len(windows))]
-    for before, window in zip(windows, windows[1:], strict=False):
+    for before, window in itertools.pairwise(windows):
         assert window.first_frame == before.key_numbers[-1]
         assert np.array_equal(window.frames_THWC[0], before.frames_THWC[-1])
     assert sum(len(w.frames_THWC) for w in windows) == 20 + len(windows) - 1

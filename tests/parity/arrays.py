@@ -48,7 +48,7 @@ def correspondence(case: dict[str, np.ndarray]) -> Correspondence:
 
 def relative_error(found: Tensor, expected: np.ndarray | Tensor) -> float:
     """mean |found - expected| / mean |expected|."""
-    expected = torch.as_tensor(np.asarray(expected)) if not isinstance(expected, Tensor) else expected
+    expected = torch.as_tensor(expected)
     found, expected = found.detach().double(), expected.double()
     assert found.shape == expected.shape, (found.shape, expected.shape)
     return float((found - expected).abs().mean() / expected.abs().mean().clamp_min(1e-30))

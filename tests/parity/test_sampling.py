@@ -76,7 +76,8 @@ def test_ddpm_steps(reference_dir: Path, models):
     top = cases.pop("")
     schedule = Schedule.from_scheduler(models.scheduler, len(top["timesteps"]))
     assert list(schedule.timesteps) == top["timesteps"].tolist()
-    codec, pairs, background = PictureCodec(models.vae), correspondence(top), tensor(top["background"])
+    codec, pairs = PictureCodec(models.vae), correspondence(top)
+    background = tensor(top["background"])
     sample, predicted = tensor(top["sample"]), tensor(top["model_output"])
     for tag, case in cases.items():
         index = schedule.timesteps.index(int(case["t"][0]))
