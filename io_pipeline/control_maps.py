@@ -1,0 +1,148 @@
+"""Control maps: the ControlNet's conditioning pictures, from the input frame.
+
+Shape legend: H rows, W columns, C = 3 colours (RGB).
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fresco_core import hub
+from fresco_core.errors import ModelsError
+
+Frame = NDArray[np.uint8]
+Detector = Callable[[Frame], Frame]
+Network = Callable[[torch.Tensor], Any]
+Kind = Literal["hed", "canny", "depth"]
+
+DEFAULT_SOURCE = "lllyasviel/Annotators"
+WEIGHTS = {"hed": "ControlNetHED.pth", "depth": "dpt_hybrid-midas-501f0c75.pt"}
+_DEPTH_STRIDE = 32  # DPT-Hybrid takes sides that are multiples of this
+
+
+def load_detector(
+    kind: Kind,
+    *,
+    source: str | None = None,
+    canny_low: int = 50,
+    canny_high: int = 100,
+    device: str = "cpu",
+    offline: bool = False,
+) -> Detector:
+    """Load a detector: uint8 RGB (H,W,3) frame -> uint8 (H,W) control map of the same size.
+
+    Args:
+        kind: ``"canny"`` (OpenCV, on the colour frame), ``"hed"`` (soft edges) or ``"depth"``
+            (MiDaS DPT-Hybrid, near is bright), the two through controlnet-aux.
+        source: weights of hed or depth: hub id, folder with the file of the usual name, or file.
+            None means ``lllyasviel/Annotators``.
+        canny_low: lower threshold of canny.
+        canny_high: upper threshold of canny.
+        device: where the network runs.
+        offline: never ask the hub.
+
+    Raises:
+        ModelsError: weights are missing, damaged or of another network.
+    """
+    if kind == "canny":
+        return lambda frame_HWC: cv2.Canny(frame_HWC, canny_low, canny_high)
+    path = find_detector(kind, source, offline=offline)
+    assert path is not None
+    # The packages' own calls resize every frame to 512; here the networks see its own size.
+    detect = _detect_edges if kind == "hed" else _detect_depth
+    return partial(detect, _load(kind, path, device), torch.device(device))
+
+
+def find_detector(kind: Kind, source: str | None = None, *, offline: bool = False) -> Path | None:
+    """The weights file of a detector; None for canny, which has none.
+
+    What the hub's cache lacks is downloaded unless ``offline``.
+
+    Raises:
+        ModelsError: it is not there.
+    """
+    if kind == "canny":
+        return None
+    name, place = WEIGHTS[kind], Path(source or DEFAULT_SOURCE).expanduser()
+    if place.is_dir():
+        place /= name
+    if place.is_file():
+        return place
+    repository = source or DEFAULT_SOURCE
+    if not hub.is_hub_id(repository) or place.name == name:
+        raise ModelsError(
+            f"{kind} detector {place} not found: give a hub id, or a file or folder with {name}"
+        )
+    if not offline:
+        return hub.fetch_file(repository, name)
+    cached = hub.cached_file(repository, name)
+    if cached is None:
+        raise ModelsError(f"{kind} detector {repository}/{name} is not on this machine: {hub.PULL}")
+    return cached
+
+
+@torch.no_grad()
+def _detect_edges(network: Network, device: torch.device, frame_HWC: Frame) -> Frame:
+    """HED: the sigmoid of the mean of five side maps."""
+    rows, columns = frame_HWC.shape[:2]
+    sides_11hw = network(_batch(frame_HWC, device))
+    sides_HW = [
+        cv2.resize(side.cpu().numpy()[0, 0], (columns, rows), interpolation=cv2.INTER_LINEAR)
+        for side in sides_11hw
+    ]
+    mean_HW = np.mean(np.stack(sides_HW), axis=0).astype(np.float64)
+    return _to_uint8(1 / (1 + np.exp(-mean_HW)))
+
+
+@torch.no_grad()
+def _detect_depth(network: Network, device: torch.device, frame_HWC: Frame) -> Frame:
+    """MiDaS: inverse depth spread over the whole range; a scene without relief is black."""
+    rows, columns = frame_HWC.shape[:2]
+    padded_HWC = cv2.copyMakeBorder(
+        frame_HWC, 0, -rows % _DEPTH_STRIDE, 0, -columns % _DEPTH_STRIDE, cv2.BORDER_REPLICATE
+    )
+    depth_HW = network(_batch(padded_HWC, device) / 127.5 - 1)[0, :rows, :columns].cpu().numpy()
+    depth_HW = depth_HW - depth_HW.min()
+    return _to_uint8(depth_HW / max(depth_HW.max(), np.finfo(np.float32).tiny))
+
+
+def _batch(frame_HWC: Frame, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(frame_HWC).to(device, torch.float32).permute(2, 0, 1)[None]
+
+
+def _to_uint8(map_HW: NDArray[Any]) -> Frame:
+    result: Frame = (map_HW * 255).clip(0, 255).astype(np.uint8)
+    return result
+
+
+def _load(kind: Kind, path: Path, device: str) -> Network:
+    with warnings.catch_warnings():
+        # Importing the package imports all its detectors, with the warnings of each.
+        warnings.simplefilter("ignore")
+        try:
+            if kind == "hed":
+                from controlnet_aux.hed import HEDdetector
+
+                detector = HEDdetector.from_pretrained(str(path.parent), filename=path.name)
+                network = detector.netNetwork
+            else:
+                from controlnet_aux.midas import MidasDetector
+
+                detector = MidasDetector.from_pretrained(str(path.parent), filename=path.name)
+                network = detector.model
+        except ImportError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ModelsError(
+                f"{path} is damaged or no weights of the {kind} detector: fetch it again ({reason})"
+            ) from error
+    loaded: Network = network.to(device).requires_grad_(False)
+    return loaded

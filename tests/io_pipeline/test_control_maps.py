@@ -1,0 +1,171 @@
+"""Control maps: size, values, loading."""
+
+import json
+import warnings
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from fresco_core import hub
+from fresco_core.errors import ModelsError
+from io_pipeline.control_maps import WEIGHTS, _detect_depth, find_detector, load_detector
+
+
+def picture(rows: int, columns: int) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(size=(rows, columns, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
+    return ((smooth - smooth.min()) / (smooth.max() - smooth.min()) * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def hed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the file that controlnet-aux's loader reads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from controlnet_aux.hed import ControlNetHED_Apache2
+    folder = tmp_path_factory.mktemp("hed")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(ControlNetHED_Apache2().state_dict(), folder / WEIGHTS["hed"])
+    return folder
+
+
+def test_canny_is_opencvs_on_the_colour_frame() -> None:
+    frame = picture(64, 96)
+    assert np.array_equal(load_detector("canny")(frame), cv2.Canny(frame, 50, 100))
+    other = load_detector("canny", canny_low=10, canny_high=20)(frame)
+    assert np.array_equal(other, cv2.Canny(frame, 10, 20))
+    assert other.sum() > cv2.Canny(frame, 50, 100).sum()
+
+
+@pytest.mark.parametrize("size", [(64, 128), (192, 64), (239, 427), (17, 70)])
+def test_hed_has_the_frames_size_whatever_it_is(hed_folder: Path, size: tuple[int, int]) -> None:
+    edges = load_detector("hed", source=str(hed_folder))(picture(*size))
+    assert edges.shape == size
+    assert edges.dtype == np.uint8
+    assert edges.flags.c_contiguous
+
+
+def test_hed_loads_from_a_file_of_any_name(hed_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "edges.pth"
+    path.write_bytes((hed_folder / WEIGHTS["hed"]).read_bytes())
+    frame = picture(64, 64)
+    expected = load_detector("hed", source=str(hed_folder))(frame)
+    assert np.array_equal(load_detector("hed", source=str(path))(frame), expected)
+
+
+def test_hed_agrees_with_the_reference(reference_dir: Path, tmp_path: Path) -> None:
+    """Formula weights: every tensor is drawn from a generator seeded with its name."""
+    keys = json.loads((reference_dir / "hed_keys.json").read_text())
+    multipliers = keys["formula_weights"]["multipliers"]
+    offsets = keys["formula_weights"]["offsets"]
+    state = {}
+    for name, entry in keys["parameters"].items():
+        shape = entry["shape"]
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) & 0x7FFFFFFF)
+        drawn = torch.randn(shape, generator=generator)
+        if len(shape) >= 2:
+            drawn *= (keys["formula_weights"]["gain"] / np.prod(shape[1:])) ** 0.5
+        elif name.endswith("bias"):
+            drawn *= 0.05
+        else:
+            drawn = 1 + 0.1 * drawn
+        state[name] = drawn * multipliers.get(name, 1) + offsets.get(name, 0)
+    torch.save(state, tmp_path / WEIGHTS["hed"])
+    with np.load(reference_dir / "hed.npz") as case:
+        edges = load_detector("hed", source=str(tmp_path))(case["frame"])
+        assert np.abs(edges.astype(int) - case["edge"].astype(int)).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def depth_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the real DPT-Hybrid, in half precision to keep the file small."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from controlnet_aux.midas.midas.dpt_depth import DPTDepthModel
+
+        with torch.device("meta"):  # shapes only: its own random start takes longer than the test
+            network = DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True)
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: (
+            torch.randn(tensor.shape, generator=generator) / max(1, tensor[0:1].numel()) ** 0.5
+        ).half()
+        if tensor.ndim > 1
+        else torch.full(tensor.shape, 0.5).half()
+        for name, tensor in network.state_dict().items()
+    }
+    folder = tmp_path_factory.mktemp("depth")
+    torch.save(state, folder / WEIGHTS["depth"])
+    return folder
+
+
+def test_depth_has_the_frames_size_and_the_whole_range(depth_folder: Path) -> None:
+    detect = load_detector("depth", source=str(depth_folder))
+    depth = detect(picture(64, 100))
+    assert depth.shape == (64, 100)
+    assert depth.dtype == np.uint8
+    assert (depth.min(), depth.max()) == (0, 255)
+    assert len(np.unique(depth)) > 20
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    asked: list[str] = []
+
+    def absent(repository: str, name: str, **options: object) -> str:
+        asked.append(f"{repository}/{name}")
+        raise LocalEntryNotFoundError("not there")
+
+    def refuse(*args: object, **options: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub, "hf_hub_download", absent)
+    monkeypatch.setattr(HfApi, "model_info", refuse)
+    return asked
+
+
+@pytest.mark.parametrize("kind", ["hed", "depth"])
+@pytest.mark.parametrize("offline", [True, False])
+def test_weights_that_are_not_there_name_the_command_that_fetches_them(
+    empty_cache: list[str], kind: str, offline: bool
+) -> None:
+    with pytest.raises(ModelsError, match=rf"{WEIGHTS[kind]}.*frescod models pull") as caught:
+        load_detector(kind, offline=offline)  # type: ignore[arg-type]
+    assert empty_cache == [f"lllyasviel/Annotators/{WEIGHTS[kind]}"]
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_paths_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelsError, match=r"ControlNetHED\.pth not found"):
+        load_detector("hed", source=str(tmp_path))
+    with pytest.raises(ModelsError, match=r"nothing\.pth not found"):
+        load_detector("hed", source=str(tmp_path / "nothing.pth"))
+
+
+def test_damaged_and_foreign_weights_are_refused(hed_folder: Path, tmp_path: Path) -> None:
+    whole = (hed_folder / WEIGHTS["hed"]).read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[:1000])
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    for name in ("cut.pth", "other.pth"):
+        with pytest.raises(ModelsError, match=rf"{name} is damaged or no weights of the hed"):
+            load_detector("hed", source=str(tmp_path / name))
+
+
+def test_depth_without_relief_is_black() -> None:
+    def flat(frames: torch.Tensor) -> torch.Tensor:
+        return torch.full((1, *frames.shape[-2:]), 3.0)
+
+    depth = _detect_depth(flat, torch.device("cpu"), picture(64, 100))
+    assert depth.shape == (64, 100)
+    assert not depth.any()
+
+
+def test_canny_needs_no_weights() -> None:
+    assert find_detector("canny", "anything") is None
