@@ -9,9 +9,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def find_material(variable: str, default: str) -> Path | None:
-    """Folder named by an environment variable, else beside the checkout; None when absent."""
+    """Folder named by an environment variable, else beside the checkout; None when absent.
+
+    With FRESCOD_REQUIRE_MATERIAL=1, as in CI, an absent folder is an error.
+    """
     folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
-    return folder if folder.is_dir() else None
+    if folder.is_dir():
+        return folder
+    if os.environ.get("FRESCOD_REQUIRE_MATERIAL") == "1":
+        raise FileNotFoundError(f"{folder} is required: set {variable}")
+    return None
 
 
 def material(variable: str, default: str) -> Path:
