@@ -77,7 +77,9 @@ def run(
         except FrescodError as error:
             outcome, reason = Outcome.FAILED, str(error)
         if outcome is Outcome.DONE:
-            stages = stages or load(settings)
+            if stages is None:
+                stages = load(settings)
+                start = time.monotonic()  # loading is not the clip's own time
             try:
                 translate_clip(job, prints, settings, output, stages, progress)
             except FrescodError as error:

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 
 from daemon.settings import Settings
+from daemon.weights import missing_weights, model_sources
 from fresco_core.attention import AttentionOptions
-from fresco_core.errors import FrescodError
+from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow import load_flow
 from fresco_core.models import DiffusionModels, load_diffusion_models
 from fresco_core.optimization import OptimizationOptions
 from fresco_core.prompts import cut_off
 from fresco_core.propagation import PropagationOptions
 from fresco_core.translator import FrescoTranslator, TranslationOptions
+from io_pipeline.control_maps import load_detector
 from io_pipeline.prepare import Prepare
 from io_pipeline.prompt import Prompt
 from io_pipeline.propagate import Propagate
@@ -58,13 +60,13 @@ def load_stages(settings: Settings) -> Stages:
     dtype = choose_dtype(settings.models.dtype, device)
     control, frames = settings.control, settings.key_frames
     sources = model_sources(settings)
+    if settings.models.offline and (problems := missing_weights(settings)):
+        raise ModelsError("; ".join(problems))
     models = load_diffusion_models(
         **sources, device=device, dtype=dtype, offline=settings.models.offline
     )
     detector = None
     if control.enabled:
-        from io_pipeline.control_maps import load_detector
-
         detector = load_detector(
             control.type,
             source=control.source or None,
@@ -96,18 +98,6 @@ def load_stages(settings: Settings) -> Stages:
             "versions": {name: _version(name) for name in LIBRARIES},
         },
     )
-
-
-def model_sources(settings: Settings) -> dict[str, Any]:
-    """The arguments of the loaders that name models; None where a model is not wanted."""
-    models, control = settings.models, settings.control
-    controlnet = models.controlnet or f"lllyasviel/sd-controlnet-{control.type}"
-    return {
-        "base": models.base,
-        "vae": models.vae or None,
-        "controlnet": controlnet if control.enabled else None,
-        "base_config": models.base_config or None,
-    }
 
 
 def choose_device(name: str) -> torch.device:
