@@ -1,0 +1,234 @@
+"""The real command line as a subprocess, on small clips with a tiny random-weight model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from daemon.demo_clip import render_clip
+from fresco_core.tiny_model import make_tiny_model
+from tests.conftest import ROOT
+
+QUICK = (
+    "key_frames.min_interval=3",
+    "key_frames.max_interval=3",
+    "key_frames.batch_size=3",
+    "key_frames.resolution=64",
+    "translation.steps=5",
+    "translation.warmup_steps=3",
+    "constraints.optimization_iterations=1",
+    "propagation.votes=1",
+    "propagation.sweeps=1",
+    "models.vae=",
+    "models.offline=true",
+)
+
+
+def frescod(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "daemon", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=300,
+    )
+
+
+def environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(model: tuple[Path, Path], tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Run frescod on tmp_path/clips with the tiny model."""
+    (tmp_path / "clips").mkdir()
+
+    def run_(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return frescod(*command(model), *arguments, cwd=tmp_path)
+
+    return run_
+
+
+def command(model: tuple[Path, Path]) -> list[str]:
+    base, controlnet = model
+    assignments = (*QUICK, f"models.base={base}", f"models.controlnet={controlnet}")
+    options = [f"--set={assignment}" for assignment in assignments]
+    return ["run", "--video-folder", "clips", "--control-type", "canny", *options]
+
+
+def drop(folder: Path, name: str, frames: int, prompt: str | None = "a car") -> None:
+    clip = folder / name
+    plain = folder / "plain.mp4"  # FFmpeg gets a plain name, whatever bytes the clip's has
+    render_clip(plain, width=96, height=64, frames=frames)
+    plain.rename(clip)
+    if prompt is not None:
+        clip.with_suffix(".txt").write_text(prompt)
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str]) -> None:
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+class TestRefused:
+    """Before any clip is touched."""
+
+    def test_unknown_key(self, tmp_path: Path) -> None:
+        (tmp_path / "config.toml").write_text("[key_frames]\nbatchsize = 8\n")
+        result = frescod("run", "--video-folder", ".", cwd=tmp_path)
+        assert result.returncode == 78
+        assert_one_line(result)
+        assert "config.toml: key_frames.batchsize" in result.stderr
+        assert "did you mean key_frames.batch_size?" in result.stderr
+
+    def test_bad_value_in_the_old_yaml(self, tmp_path: Path) -> None:
+        (tmp_path / "job.yaml").write_text("batch_size: 99\n")
+        result = frescod("run", "--video-folder", ".", "--base_config", "job.yaml", cwd=tmp_path)
+        assert result.returncode == 78
+        assert_one_line(result)
+        assert "job.yaml: batch_size = 99" in result.stderr
+        assert "3 to 16" in result.stderr
+
+    def test_absent_folder(self, tmp_path: Path) -> None:
+        result = frescod("run", "--video-folder", "absent", cwd=tmp_path)
+        assert result.returncode == 2
+        assert "absent" in result.stderr
+
+    def test_missing_weights(self, tmp_path: Path) -> None:
+        drop(tmp_path, "a.mp4", 2)
+        result = frescod(
+            *("run", "--video-folder", ".", "--set", "models.offline=true"),
+            *("--set", "models.base=nobody/nothing", "--set", "models.vae="),
+            cwd=tmp_path,
+        )
+        assert result.returncode == 78
+        last = result.stderr.splitlines()[-1]
+        assert "nobody/nothing" in last
+        assert "lllyasviel/sd-controlnet-hed" in last
+        assert "frescod models pull" in last
+        assert "Traceback" not in result.stderr
+        assert not (tmp_path / "output").exists()
+
+    def test_missing_model_folder(self, tmp_path: Path) -> None:
+        drop(tmp_path, "a.mp4", 2)
+        result = frescod(
+            "run", "--video-folder", ".", "--set", "models.base=./absent.safetensors", cwd=tmp_path
+        )
+        assert result.returncode == 78
+        assert "absent.safetensors" in result.stderr.splitlines()[-1]
+
+    def test_absent_device(self, tmp_path: Path) -> None:
+        drop(tmp_path, "a.mp4", 2)
+        result = frescod("run", "--video-folder", ".", "--device", "cuda:7", cwd=tmp_path)
+        assert result.returncode == 69
+        assert "cuda:7" in result.stderr.splitlines()[-1]
+
+
+def test_a_night(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Several clips, good and bad; then the same again, with changes."""
+    clips, output = tmp_path / "clips", tmp_path / "output"
+    drop(clips, "drive 1.mp4", 8)
+    drop(clips, "it's «two»\n\udcff.mp4", 1)
+    drop(clips, "silent.mp4", 2, prompt=None)
+    (clips / "broken.mp4").write_bytes(b"not a clip")
+    (clips / "broken.txt").write_text("a car")
+
+    first = run()
+    assert first.returncode == 1, first.stderr
+    assert "Traceback" not in first.stderr
+    assert first.stdout.startswith("2 done; 1 skipped, no prompt; 1 failed in ")
+    assert "no prompt: silent.mp4: no silent.txt in clips" in first.stdout
+    assert "failed: broken.mp4: " in first.stdout
+    for stage in ("prepare", "translate", "propagate", "publish"):
+        lines = [line for line in first.stderr.splitlines() if f"event={stage} " in line]
+        assert len(lines) == 2, first.stderr
+    assert {path.name for path in output.iterdir()} == {"drive 1", "it's «two»\n\udcff"}
+
+    with av.open(str(output / "drive 1" / "blend.mp4")) as container:
+        assert len(container.streams.audio) == 1
+        video = container.streams.video[0]
+        assert (video.width, video.height, video.average_rate) == (96, 64, Fraction(12))
+        assert sum(1 for _ in container.decode(video=0)) == 8
+    manifest = json.loads((output / "drive 1" / "manifest.json").read_bytes())
+    assert manifest["key_frames"] == [0, 3, 6, 7]
+    assert manifest["device"] == "cpu"
+
+    (clips / "broken.mp4").unlink()
+    second = run()
+    assert second.returncode == 0
+    assert "2 skipped, already done" in second.stdout
+    assert "loading models" not in second.stderr
+
+    (clips / "drive 1.txt").write_text("a dog")
+    third = run()
+    assert third.returncode == 0
+    assert third.stdout.startswith("1 done; 1 skipped, already done; ")
+    manifest = json.loads((output / "drive 1" / "manifest.json").read_bytes())
+    assert manifest["prompt"]["positive"] == "a dog"
+
+    (clips / "drive 1.mp4").unlink()
+    assert run("--force").stdout.startswith("1 done; 1 skipped, no prompt in ")
+    assert run("--seed", "1").stdout.startswith("1 done; ")
+
+
+def test_one_seed_one_result(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    drop(tmp_path / "clips", "a.mp4", 5)
+    keys = {}
+    for folder, seed in (("one", "0"), ("same", "0"), ("other", "1")):
+        assert run("--output-folder", folder, "--seed", seed).returncode == 0
+        keys[folder] = (tmp_path / folder / "a/keys/0003.png").read_bytes()
+    assert keys["one"] == keys["same"] != keys["other"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
+)
+def test_interrupted(
+    model: tuple[Path, Path], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    (tmp_path / "clips").mkdir()
+    drop(tmp_path / "clips", "a.mp4", 48)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon", *command(model), "--set=translation.steps=900"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    staging = tmp_path / "output" / ".staging"
+    deadline = time.monotonic() + 120
+    while not staging.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "Traceback" not in error
+    assert list((tmp_path / "output").iterdir()) == []
+
+
+def test_empty_folder(run) -> None:  # type: ignore[no-untyped-def]
+    result = run()
+    assert result.returncode == 0
+    assert "no clips" in result.stderr
