@@ -41,9 +41,9 @@ def scan_clip(
     """Decode the whole clip once, one frame at a time, and say what it holds.
 
     ``on_frame(number, frame_HWC)`` gets every frame as uint8 (H, W, 3) RGB, upright, in
-    presentation order. ``engine`` is what :class:`ClipReader` will decode with; "auto" is decord
-    where it is installed and agrees with this pass, else PyAV. More than ``max_pixels`` per frame
-    are refused from the header, before any decoding.
+    presentation order. ``engine`` is what :class:`ClipReader` will decode with: "auto" and "pyav"
+    are PyAV, as this pass is; "decord" is decord where it delivers the same frames, else PyAV with
+    a warning. More than ``max_pixels`` per frame are refused from the header, before any decoding.
 
     Raises ClipError where the file is missing, no video, without frames, too large or damaged,
     and, with ``on_truncated="fail"``, where it was cut short (otherwise that is a warning).
@@ -64,10 +64,13 @@ def scan_clip(
         info = scan.info()
     if source.cut and on_truncated == "fail":
         raise ClipError(f"{path}: {info.warnings[-1]}; copy it again or set on_truncated to warn")
+    if engine != "decord":
+        return info
     assert first_HWC is not None
-    if engine == "decord" or (engine == "auto" and decord_engine.agrees(info, first_HWC)):
+    if decord_engine.agrees(info, first_HWC):
         return replace(info, engine="decord")
-    return info
+    disagrees = "decord does not deliver the same frames: it is read with PyAV"
+    return replace(info, warnings=(*info.warnings, disagrees))
 
 
 class ClipReader:

@@ -124,6 +124,12 @@ class ClipSource:
 
     def _refuse_size(self, max_pixels: int) -> None:
         width, height = self.stream.codec_context.width, self.stream.codec_context.height
+        if not width or not height:
+            # What FFmpeg makes of a header that says 16384x16384.
+            raise ClipError(
+                f"{self.path}: its header states no picture size, or far too large a one; "
+                "scale the clip down or re-encode it"
+            )
         if width * height > max_pixels:
             raise ClipError(
                 f"{self.path}: {width}x{height} is more than the {max_pixels} pixels allowed "

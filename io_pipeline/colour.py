@@ -36,6 +36,9 @@ _SCALER_MATRIX = {
 # none, so it is given one that no clip on the other side has.
 _NO_MATRIX, _NO_MATRIX_EITHER = 4, 7
 _LIMITED, _FULL = 1, 2
+# Without these flags the scaler rounds down: every pass would darken the clip by 1 to 2 levels.
+_BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 2, 8192, 262144
+_EXACT = _BILINEAR | _FULL_CHROMA | _ACCURATE_ROUNDING
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class ToRGB:
             dst_colorspace=_without(matrix),
             src_color_range=_FULL if self._colour.full_range else _LIMITED,
             dst_color_range=_FULL,
+            interpolation=_EXACT,
             **self._size,
             **_THREADS,
         )
@@ -123,5 +127,6 @@ class FromRGB:
             dst_colorspace=matrix,
             src_color_range=_FULL,
             dst_color_range=_FULL if self._colour.full_range else _LIMITED,
+            interpolation=_EXACT,
             **_THREADS,
         )

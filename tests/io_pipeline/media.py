@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +25,16 @@ def picture(number: int, width: int, height: int) -> NDArray[np.uint8]:
     return np.stack([red, green, blue], -1).round().astype(np.uint8)
 
 
+def patches(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Four flat, strong colours, uint8 (H, W, 3), the same for every frame number."""
+    picture_HWC = np.empty((height, width, 3), np.uint8)
+    picture_HWC[: height // 2, : width // 2] = 200, 40, 40
+    picture_HWC[: height // 2, width // 2 :] = 40, 180, 60
+    picture_HWC[height // 2 :, : width // 2] = 50, 60, 210
+    picture_HWC[height // 2 :, width // 2 :] = 128, 128, 128
+    return picture_HWC
+
+
 def make_clip(
     path: Path,
     *,
@@ -43,13 +53,15 @@ def make_clip(
     matrix: int = 2,
     full_range: bool = False,
     b_frames: int = 2,
+    paint: Callable[[int, int, int], NDArray[np.uint8]] = picture,
 ) -> Path:
     """Encode ``frames`` pictures; the container follows from the name.
 
     ``times`` are presentation times in ``time_base`` (default: frame numbers at ``rate``);
     ``rotation`` is a flag in degrees clockwise (mp4 and mov); ``sound`` is the number of tracks,
     each a sine of its own, as long as the picture, starting ``sound_offset`` seconds later;
-    ``matrix`` is an H.273 code point (1: BT.709, 6: BT.601, 2: untagged).
+    ``matrix`` is an H.273 code point (1: BT.709, 6: BT.601, 2: untagged); ``paint(number, width,
+    height)`` draws a frame.
     """
     rate = Fraction(rate)
     base = time_base or 1 / rate
@@ -71,7 +83,7 @@ def make_clip(
         tracks = [_track(container, sound_codec) for _ in range(sound)]
         seconds = float((shown[-1] - shown[0]) * base + 1 / rate) if shown else 0.0
         for number, time in enumerate(shown):
-            frame = _frame(picture(number, width, height), pixel_format, matrix, full_range)
+            frame = _frame(paint(number, width, height), pixel_format, matrix, full_range)
             frame.pts, frame.time_base = time, base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
