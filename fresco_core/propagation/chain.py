@@ -31,11 +31,12 @@ def propagate_key(
     source_edges = edges(source)
     source_positions = position = positions(*source.shape[:2])
     previous = key_HWC
+    inpainting = options.inpaint_radius, options.inpaint_scale
     results: list[Synthesis] = []
     for j, frame in enumerate(frames_THWC[1:]):
         occluded = occlusion(flows[j], flows_back[j])
-        temporal = carry(previous, flows[j], occluded, options.inpaint_radius)
-        position = carry(position, flows[j], occluded, options.inpaint_radius)
+        temporal = carry(previous, flows[j], occluded, *inpainting)
+        position = carry(position, flows[j], occluded, *inpainting)
         result = synthesize(
             key_HWC,
             [

@@ -65,9 +65,7 @@ def warp_linear(picture: NDArray, flow_2HW: Flow) -> NDArray[np.float32]:
     """
     height, width = picture.shape[:2]
     # A ring of zeros wide enough for every coordinate clamped to it.
-    padded = np.pad(
-        picture.astype(np.float32), ((2, 2), (2, 2)) + ((0, 0),) * (picture.ndim - 2)
-    )
+    padded = np.pad(picture.astype(np.float32), ((2, 2), (2, 2)) + ((0, 0),) * (picture.ndim - 2))
     y, x = np.indices((height, width), np.float32)
     x = np.clip(x + flow_2HW[0], -2, width) + 2
     y = np.clip(y + flow_2HW[1], -2, height) + 2
@@ -92,19 +90,42 @@ def occlusion(flow_2HW: Flow, back_2HW: Flow) -> Mask:
     return np.asarray(miss > 0.01 * moved + 0.5, np.bool_)
 
 
-def carry(picture_HWC: Picture, flow_2HW: Flow, occluded_HW: Mask, inpaint_radius: int) -> Picture:
+def carry(
+    picture_HWC: Picture, flow_2HW: Flow, occluded_HW: Mask, radius: int, scale: int = 1
+) -> Picture:
     """Guide of the next frame: the guide before it seen through the flow, holes filled.
 
-    ``flow_2HW`` and ``occluded_HW`` are on the next frame's grid. Holes are filled by Telea's
-    inpainting (2004), whose cost grows with the hole and with the square of ``inpaint_radius``.
+    ``flow_2HW`` and ``occluded_HW`` are on the next frame's grid; ``radius`` and ``scale`` as in
+    ``fill``.
     """
-    warped = warp_nearest(picture_HWC, flow_2HW)
-    if not occluded_HW.any():
-        return warped
-    return fill(warped, occluded_HW, inpaint_radius)
+    return fill(warp_nearest(picture_HWC, flow_2HW), occluded_HW, radius, scale)
 
 
-def fill(picture_HWC: Picture, hole_HW: Mask, radius: int) -> Picture:
-    """Telea's inpainting of the hole from the pixels within ``radius``."""
+def fill(picture_HWC: Picture, hole_HW: Mask, radius: int, scale: int = 1) -> Picture:
+    """Telea's inpainting (2004) of the hole from the pixels within ``radius``.
+
+    Its cost grows with the hole and with the square of the radius. With ``scale`` > 1 it works on
+    a picture reduced by that factor, made of the known pixels only, and the hole gets the enlarged
+    result: about scale⁴ times quicker, and smoother.
+    """
+    if not hole_HW.any():
+        return picture_HWC
+    if scale == 1:
+        return _telea(picture_HWC, hole_HW, radius)
+    height, width = hole_HW.shape
+    rows, columns = -(-height // scale), -(-width // scale)
+    margin = ((0, rows * scale - height), (0, columns * scale - width), (0, 0))
+    known = ~hole_HW[..., None]
+    blocks = (rows, scale, columns, scale, -1)
+    count = np.pad(known, margin).reshape(blocks).sum((1, 3))
+    total = np.pad(picture_HWC * known, margin).reshape(blocks).sum((1, 3))
+    small = np.rint(total / np.maximum(count, 1)).astype(np.uint8)
+    small = _telea(small, count[..., 0] == 0, max(1, radius // scale))
+    size = (columns * scale, rows * scale)
+    large = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)[:height, :width]
+    return np.where(known, picture_HWC, large)
+
+
+def _telea(picture_HWC: Picture, hole_HW: Mask, radius: int) -> Picture:
     filled = cv2.inpaint(picture_HWC, hole_HW.astype(np.uint8) * 255, radius, cv2.INPAINT_TELEA)
     return np.asarray(filled, np.uint8)

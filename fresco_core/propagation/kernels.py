@@ -102,7 +102,9 @@ def cover_all(field_x, field_y, width, height, patch):
 
 
 @kernel
-def measure(source, target, field_x, field_y, cost, active, source_w, target_w, depth_tuple, patch_tuple):
+def measure(
+    source, target, field_x, field_y, cost, active, source_w, target_w, depth_tuple, patch_tuple
+):
     """Write the patch cost of the field into ``cost`` for every active target pixel."""
     depth = len(depth_tuple)
     patch = len(patch_tuple)
@@ -116,7 +118,9 @@ def measure(source, target, field_x, field_y, cost, active, source_w, target_w, 
             x = i - y * target_w
             a = U((field_y[i] - radius) * source_w + field_x[i] - radius) * U(depth)
             b = U(y * (target_w + 2 * radius) + x) * U(depth)
-            cost[i] = _distance(source, target, a, b, source_row, target_row, bound, depth_tuple, patch_tuple)
+            cost[i] = _distance(
+                source, target, a, b, source_row, target_row, bound, depth_tuple, patch_tuple
+            )
 
 
 @kernel

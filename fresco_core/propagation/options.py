@@ -16,8 +16,8 @@ class PropagationOptions:
     search passes a round; ``uniformity`` penalty on source pixels used too often; ``still`` grey
     levels below which a pixel counts as unchanged and is not searched again (-1: search all);
     ``seed`` of the random search. Guide weights: ``colour``, ``edge``, ``temporal``,
-    ``positional`` (the style has 1). ``inpaint_radius`` in pixels, for guides where the flow is
-    occluded. Merging: ``timing`` of the second key frame's weight, ``symmetric`` or
+    ``positional`` (the style has 1). Where the flow is occluded, guides are inpainted from within
+    ``inpaint_radius`` pixels, at one ``inpaint_scale``-th of the size. Merging: ``timing`` of the second key frame's weight, ``symmetric`` or
     ``published``; ``blend`` of both directions, ``histogram`` or ``selection`` (each pixel from
     one of them); ``poisson`` removes seams, with ``poisson_weights`` of the gradients for L, a, b
     and gradients limited to ``poisson_clip`` levels (None: not).
@@ -33,7 +33,8 @@ class PropagationOptions:
     edge: float = 0.5
     temporal: float = 0.5
     positional: float = 2.0
-    inpaint_radius: int = 5
+    inpaint_radius: int = 48
+    inpaint_scale: int = 4
     timing: Literal["symmetric", "published"] = "symmetric"
     blend: Literal["histogram", "selection"] = "histogram"
     poisson: bool = True
@@ -47,6 +48,7 @@ class PropagationOptions:
             ("sweeps", self.sweeps >= 1),
             ("uniformity", self.uniformity >= 0),
             ("inpaint_radius", self.inpaint_radius >= 1),
+            ("inpaint_scale", self.inpaint_scale >= 1),
             ("timing", self.timing in ("symmetric", "published")),
             ("blend", self.blend in ("histogram", "selection")),
             ("poisson_weights", len(self.poisson_weights) == 3),
@@ -60,6 +62,7 @@ class PropagationOptions:
         return cls(
             still=-1,
             inpaint_radius=30,
+            inpaint_scale=1,
             timing="published",
             poisson_weights=PUBLISHED_WEIGHTS,
             poisson_clip=PUBLISHED_CLIP,

@@ -267,9 +267,7 @@ def _refine(
     flat_source = source.ravel()
 
     def vote() -> Picture:
-        flat = kernels.vote(
-            flat_style, channels, field.x, field.y, source_w, width, height, patch
-        )
+        flat = kernels.vote(flat_style, channels, field.x, field.y, source_w, width, height, patch)
         return flat.reshape(height, width, channels)
 
     def measure(target: NDArray[np.int16]) -> None:

@@ -1,0 +1,140 @@
+"""Synthesis: quality on a known answer, error map, sizes, determinism."""
+
+import numpy as np
+import pytest
+
+from fresco_core.propagation.guides import positions
+from fresco_core.propagation.patchmatch import Guide, synthesize
+from tests.fresco_core.propagation.scene import psnr, sliding, stylise, texture
+
+
+def moved(height: int = 48, width: int = 64) -> tuple[np.ndarray, list[Guide], np.ndarray]:
+    """Style, guides and the true answer for a scene that moved by some pixels."""
+    frames, _, _ = sliding(4, height, width)
+    truth = stylise(frames[3])
+    return stylise(frames[0]), [Guide(frames[0], frames[3], 6.0)], truth
+
+
+def test_follows_the_guide():
+    style, guides, truth = moved()
+    result = synthesize(style, guides)
+    assert result.image_HWC.shape == truth.shape
+    assert psnr(result.image_HWC, truth) > psnr(style, truth) + 8
+
+
+def test_unchanged_guide_gives_the_style_back():
+    style = stylise(texture(40, 40))
+    guide = Guide(texture(40, 40), texture(40, 40), 6.0)
+    result = synthesize(style, [guide, Guide(positions(40, 40), positions(40, 40), 2.0)])
+    assert psnr(result.image_HWC, style) > 30
+    middle = result.error_HW[4:-4, 4:-4]
+    assert np.median(middle) < 50
+
+
+def test_error_map_marks_what_the_source_does_not_know():
+    picture = texture(48, 48)
+    target = picture.copy()
+    target[20:30, 20:30] = 255 - target[20:30, 20:30] // 4
+    result = synthesize(stylise(picture), [Guide(picture, target, 6.0)])
+    assert result.error_HW[22:28, 22:28].mean() > 20 * np.median(result.error_HW)
+
+
+def test_error_map_is_the_weighted_patch_difference():
+    """With one source patch only, style and guide flat, the error is known: 9 weight diff²."""
+    style = np.full((3, 3, 3), 100, np.uint8)
+    guide = Guide(np.full((3, 3), 50, np.uint8), np.full((3, 3), 60, np.uint8), 2.0)
+    result = synthesize(style, [guide])
+    assert (result.image_HWC == 100).all()
+    np.testing.assert_allclose(result.error_HW, 9 * 2.0 * 10**2, rtol=2e-3)
+
+
+def test_uniformity_spreads_the_source():
+    """A flat guide says nothing: only the penalty keeps the style's colours in proportion."""
+    style = np.zeros((32, 32, 3), np.uint8)
+    style[:, 16:] = 255
+    flat = np.zeros((32, 32), np.uint8)
+    image = synthesize(style, [Guide(flat, flat, 1.0)], uniformity=35000.0).image_HWC
+    assert 0.25 < (image > 127).mean() < 0.75
+
+
+def test_one_seed_one_result():
+    style, guides, _ = moved()
+    first, again = synthesize(style, guides, seed=5), synthesize(style, guides, seed=5)
+    np.testing.assert_array_equal(first.image_HWC, again.image_HWC)
+    np.testing.assert_array_equal(first.error_HW, again.error_HW)
+    other = synthesize(style, guides, seed=6)
+    assert (other.image_HWC != first.image_HWC).any()
+
+
+def test_skipping_still_pixels_changes_little():
+    style, guides, truth = moved(96, 128)
+    full, skipped = synthesize(style, guides), synthesize(style, guides, still=1)
+    assert abs(psnr(full.image_HWC, truth) - psnr(skipped.image_HWC, truth)) < 1
+    assert skipped.error_HW.mean() < 1.1 * full.error_HW.mean()
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (1, 9), (2, 3), (4, 4), (5, 5), (7, 30), (10, 11), (11, 11), (13, 47), (64, 64)],
+)
+def test_any_size(size: tuple[int, int]):
+    style = texture(*size)
+    result = synthesize(style, [Guide(style, style, 1.0), Guide(style[..., 0], style[..., 1], 0.5)])
+    assert result.image_HWC.shape == style.shape
+    assert result.image_HWC.dtype == np.uint8
+    assert result.error_HW.shape == size
+    assert np.isfinite(result.error_HW).all()
+
+
+def test_target_of_another_size():
+    source, target = texture(30, 40), texture(41, 23, seed=1)
+    result = synthesize(stylise(source), [Guide(source, target, 6.0)])
+    assert result.image_HWC.shape == (41, 23, 3)
+
+
+def test_grey_styles_stay_grey():
+    picture = texture(24, 24)
+    grey = np.repeat(picture[..., :1], 3, axis=2)
+    image = synthesize(grey, [Guide(picture, picture, 1.0)]).image_HWC
+    assert image.shape == grey.shape
+    assert (image == image[..., :1]).all()
+    flat = synthesize(picture[..., 0], [Guide(picture, picture, 1.0)]).image_HWC
+    assert flat.shape == (24, 24)
+
+
+def test_grey_guides_count_as_one_channel():
+    style, picture = texture(24, 24), texture(24, 24, seed=1)
+    grey = np.repeat(picture[..., :1], 3, axis=2)
+    one = synthesize(style, [Guide(picture[..., 0], picture[::-1, :, 0], 2.0)])
+    three = synthesize(style, [Guide(grey, grey[::-1], 2.0)])
+    np.testing.assert_array_equal(one.image_HWC, three.image_HWC)
+
+
+def test_weights_without_effect_and_very_large_ones():
+    style = texture(20, 20)
+    for weight in (0.0, 1e9):
+        result = synthesize(style, [Guide(style, style, weight)])
+        assert np.isfinite(result.error_HW).all()
+
+
+def test_other_patch_sides():
+    style, guides, truth = moved()
+    for patch in (3, 7):
+        assert (
+            psnr(synthesize(style, guides, patch=patch).image_HWC, truth) > psnr(style, truth) + 5
+        )
+
+
+def test_arguments_are_checked():
+    style = texture(12, 12)
+    guide = Guide(style, style, 1.0)
+    with pytest.raises(ValueError, match="at least one guide"):
+        synthesize(style, [])
+    with pytest.raises(ValueError, match="odd"):
+        synthesize(style, [guide], patch=4)
+    with pytest.raises(ValueError, match="votes"):
+        synthesize(style, [guide], votes=0)
+    with pytest.raises(ValueError, match="guide source"):
+        synthesize(style, [Guide(style[1:], style, 1.0)])
+    with pytest.raises(ValueError, match="differ in size"):
+        synthesize(style, [guide, Guide(style, style[1:], 1.0)])
