@@ -16,6 +16,8 @@ from fresco_core.propagation.blending import merge
 from fresco_core.propagation.chain import propagate_key
 from fresco_core.propagation.options import PropagationOptions
 
+_DEFAULT = PropagationOptions()
+
 __all__ = ["PropagationOptions", "propagate"]
 
 
@@ -26,7 +28,7 @@ def propagate(
     forward_flows: NDArray[np.float32],
     backward_flows: NDArray[np.float32],
     *,
-    options: PropagationOptions = PropagationOptions(),
+    options: PropagationOptions = _DEFAULT,
 ) -> NDArray[np.uint8]:
     """The frames between two key frames, (T-2,H,W,3) uint8 RGB.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_core.propagation import histogram, poisson
-from fresco_core.propagation.guides import Flow, Mask, Picture
+from fresco_core.propagation.guides import Mask, Picture
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.selection import assemble, choose, steady
 
@@ -34,7 +34,7 @@ def merge(
     second_NHWC: Sequence[Picture],
     error_first_NHW: Sequence[NDArray[np.float32]],
     error_second_NHW: Sequence[NDArray[np.float32]],
-    flows_N2HW: Sequence[Flow],
+    flows_N2HW: NDArray[np.float32],
     options: PropagationOptions,
 ) -> Iterator[tuple[Picture, Mask]]:
     """In-between frames and the masks of what came from the second key frame (True), in order.

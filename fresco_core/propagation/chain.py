@@ -6,20 +6,19 @@ Shape suffixes: T frames of the run, the key frame's first; H, W rows and column
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import NDArray
 
-from fresco_core.propagation.guides import Flow, Picture, carry, edges, occlusion, positions
+from fresco_core.propagation.guides import Picture, carry, edges, occlusion, positions
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis, synthesize
 
 
 def propagate_key(
-    frames_THWC: Sequence[Picture],
+    frames_THWC: NDArray[np.uint8],
     key_HWC: Picture,
-    flows: Sequence[Flow],
-    flows_back: Sequence[Flow],
+    flows: NDArray[np.float32],
+    flows_back: NDArray[np.float32],
     options: PropagationOptions,
 ) -> list[Synthesis]:
     """Paint frames 1..T-1 in the style of the key frame, which belongs to frame 0; T-1 results.

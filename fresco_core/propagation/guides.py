@@ -11,6 +11,8 @@ p + flow(p) of the other picture.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,7 @@ def positions(height: int, width: int) -> Picture:
     return picture
 
 
-def warp_nearest(picture: NDArray, flow_2HW: Flow) -> NDArray:
+def warp_nearest(picture: NDArray[Any], flow_2HW: Flow) -> NDArray[Any]:
     """Picture (H,W) or (H,W,C) seen through a flow; nearest pixel, 0 outside.
 
     Coordinates are rounded half to even after the way through -1..1 that torch's ``grid_sample``
@@ -55,10 +57,10 @@ def warp_nearest(picture: NDArray, flow_2HW: Flow) -> NDArray:
 def _through_unit_range(coordinate: Flow, side: int) -> Flow:
     """The same coordinates, with the float32 rounding of mapping 0..side-1 to -1..1 and back."""
     last = np.float32(max(side - 1, 1))
-    return ((2 * coordinate / last - 1) + 1) / 2 * last
+    return np.asarray(((2 * coordinate / last - 1) + 1) / 2 * last, np.float32)
 
 
-def warp_linear(picture: NDArray, flow_2HW: Flow) -> NDArray[np.float32]:
+def warp_linear(picture: NDArray[Any], flow_2HW: Flow) -> NDArray[np.float32]:
     """Picture (H,W) or (H,W,C) seen through a flow; bilinear, float32.
 
     Each of the four neighbours that lies outside the picture counts as 0.
@@ -81,8 +83,8 @@ def warp_linear(picture: NDArray, flow_2HW: Flow) -> NDArray[np.float32]:
 def occlusion(flow_2HW: Flow, back_2HW: Flow) -> Mask:
     """Pixels (H,W) of the flow's grid that the other picture does not show.
 
-    Those are the pixels where going there and back (``back_2HW``: the flow on the other grid) misses
-    the start by more than 1 % of both displacements plus half a pixel. No colours are compared.
+    There, going to the other picture and back (``back_2HW``: the flow on its grid) misses the start
+    by more than 1 % of both displacements plus half a pixel. No colours are compared.
     """
     returned = warp_linear(np.moveaxis(back_2HW, 0, -1), flow_2HW)
     miss = np.hypot(flow_2HW[0] + returned[..., 0], flow_2HW[1] + returned[..., 1])

@@ -9,6 +9,8 @@ Shape suffixes: H, W rows and columns; C channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,7 @@ def from_lab(picture_HWC: Picture) -> Picture:
     return np.asarray(cv2.cvtColor(picture_HWC, cv2.COLOR_LAB2RGB), np.uint8)
 
 
-def _standard(picture_HWC: NDArray) -> NDArray[np.float64]:
+def _standard(picture_HWC: NDArray[Any]) -> NDArray[np.float64]:
     """Every channel at mean 0 and deviation 1; 0 where it does not vary."""
     centred = picture_HWC - picture_HWC.mean((0, 1))
     deviation = centred.std((0, 1))

@@ -14,13 +14,17 @@ class PropagationOptions:
 
     Synthesis: ``patch`` side in pixels (odd); ``votes`` search-vote rounds a level; ``sweeps``
     search passes a round; ``uniformity`` penalty on source pixels used too often; ``still`` grey
-    levels below which a pixel counts as unchanged and is not searched again (-1: search all);
-    ``seed`` of the random search. Guide weights: ``colour``, ``edge``, ``temporal``,
-    ``positional`` (the style has 1). Where the flow is occluded, guides are inpainted from within
-    ``inpaint_radius`` pixels, at one ``inpaint_scale``-th of the size. Merging: ``timing`` of the second key frame's weight, ``symmetric`` or
-    ``published``; ``blend`` of both directions, ``histogram`` or ``selection`` (each pixel from
-    one of them); ``poisson`` removes seams, with ``poisson_weights`` of the gradients for L, a, b
-    and gradients limited to ``poisson_clip`` levels (None: not).
+    levels up to which a pixel counts as unchanged and is not searched again (-1: search all);
+    ``seed`` of the random search.
+
+    Guide weights: ``colour``, ``edge``, ``temporal``, ``positional`` (the style has 1). Where the
+    flow is occluded, guides are inpainted from within ``inpaint_radius`` pixels, at one
+    ``inpaint_scale``-th of the size.
+
+    Merging: ``timing`` of the second key frame's weight, ``symmetric`` or ``published``; ``blend``
+    of both directions, ``histogram`` or ``selection`` (each pixel from one of them); ``poisson``
+    removes seams, with ``poisson_weights`` of the gradients for L, a, b and gradients limited to
+    ``poisson_clip`` levels (None: not limited).
     """
 
     patch: int = 5

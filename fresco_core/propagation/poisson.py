@@ -1,8 +1,8 @@
 """Seams removed in the gradient domain (Pérez et al., "Poisson Image Editing", 2003).
 
 The result keeps the blend's values and has the gradients of the picture chosen at each pixel.
-Minimising the weighted squares of both is a screened Poisson equation with mirrored borders, which a
-discrete cosine transform solves exactly.
+Minimising the weighted squares of both is a screened Poisson equation with mirrored borders, which
+a discrete cosine transform solves exactly.
 
 Shape suffixes: H, W rows and columns; C channels (Lab).
 """

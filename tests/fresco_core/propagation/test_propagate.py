@@ -27,7 +27,7 @@ def test_frames_between_follow_the_scene():
 
 
 def test_both_directions_are_equally_good():
-    """Played backwards, the same scene gives about the same frames: no direction is turned round."""
+    """Played backwards, the same scene gives about the same frames."""
     frames, forward, backward = sliding(5, height=64, width=96)
     truth = stylise(frames)
     one = propagate(frames, truth[0], truth[-1], forward, backward, options=QUICK)
