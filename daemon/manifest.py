@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.jobs import Fingerprints, Job
 from daemon.settings import Settings
-from io_pipeline.prepare import ClipPlan
 from io_pipeline.prompt import Prompt
+
+if TYPE_CHECKING:
+    from io_pipeline.prepare import ClipPlan
 
 
 def manifest(
@@ -15,7 +17,7 @@ def manifest(
     prints: Fingerprints,
     prompt: Prompt,
     settings: Settings,
-    plan: ClipPlan,
+    plan: "ClipPlan",
     facts: Mapping[str, Any],
     seconds: Mapping[str, float],
     warnings: Sequence[str],

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +12,10 @@ from daemon.inbox import scan
 from daemon.jobs import JobResult, Outcome, printable
 from daemon.progress import Progress, summary, watch
 from daemon.settings import Settings
-from daemon.stages import Stages, load_stages
 from fresco_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from daemon.stages import Stages
 
 
 def run_folder(
@@ -49,8 +52,10 @@ def run_folder(
         if not inbox.jobs and not without_prompt:
             watching.warn(f"no clips (.mp4 .avi .mov .mkv) in {printable(clips)}")
 
-        def load(settings: Settings) -> Stages:
+        def load(settings: Settings) -> "Stages":
             watching.note("loading models")
+            from daemon.stages import load_stages  # imports torch, which takes seconds
+
             return load_stages(settings)
 
         results = pipeline.run(

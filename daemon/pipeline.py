@@ -5,17 +5,17 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from daemon.jobs import Fingerprints, Job, JobResult, Outcome, fingerprints, is_done, printable
 from daemon.manifest import manifest
 from daemon.progress import Progress
 from daemon.settings import Settings
-from daemon.stages import Stages
 from fresco_core.errors import FrescodError
 from io_pipeline.prompt import read_prompt
-from io_pipeline.propagate import segments
-from io_pipeline.publish import Publisher
+
+if TYPE_CHECKING:  # torch takes seconds to import: a run with nothing to do goes without
+    from daemon.stages import Stages
 
 Item = TypeVar("Item")
 
@@ -50,7 +50,7 @@ def run(
     jobs: Sequence[Job],
     settings: Settings,
     output: Path,
-    load: Callable[[Settings], Stages],
+    load: Callable[[Settings], "Stages"],
     progress: Progress,
     *,
     force: bool = False,
@@ -99,10 +99,13 @@ def translate_clip(
     prints: Fingerprints,
     settings: Settings,
     output: Path,
-    stages: Stages,
+    stages: "Stages",
     progress: Progress,
 ) -> None:
     """One clip, from file to result folder, a window in memory at a time."""
+    from io_pipeline.propagate import segments
+    from io_pipeline.publish import Publisher
+
     clock = Clock()
 
     def tell(stage: str, done: int, total: int | None) -> None:

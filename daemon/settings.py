@@ -217,7 +217,7 @@ class Propagation(Section):
         default=2.0, ge=0, le=100, description="Weight of the positional guide."
     )
     inpaint_radius: int = Field(
-        default=5, ge=1, le=100, description="Radius in pixels for filling guides at occlusions."
+        default=48, ge=1, le=500, description="Radius in pixels for filling guides at occlusions."
     )
     timing: Literal["symmetric", "published"] = Field(
         default="symmetric",

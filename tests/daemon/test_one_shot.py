@@ -1,0 +1,88 @@
+"""A folder from clips to results, in this process, with a tiny random-weight model."""
+
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Layer, checked, merge
+from daemon.demo_clip import render_clip
+from daemon.one_shot import run_folder
+from daemon.settings import Settings
+from fresco_core.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    base, controlnet = make_tiny_model(tmp_path_factory.mktemp("model"))
+    return {
+        "device": "cpu",
+        "models.base": str(base),
+        "models.vae": "",
+        "models.controlnet": str(controlnet),
+        "models.offline": True,
+        "control.type": "canny",
+        "key_frames.min_interval": 3,
+        "key_frames.max_interval": 3,
+        "key_frames.batch_size": 3,
+        "key_frames.resolution": 64,
+        "translation.steps": 5,
+        "translation.warmup_steps": 3,
+        "constraints.optimization_iterations": 1,
+        "propagation.votes": 1,
+        "propagation.sweeps": 1,
+    }
+
+
+def settings(values: dict[str, object], **more: object) -> Settings:
+    more = {key.replace("__", "."): value for key, value in more.items()}
+    return merge(checked(Layer("test", values)), checked(Layer("more", more)))
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    render_clip(folder / "a.mp4", width=96, height=64, frames=8)
+    (folder / "a.txt").write_text("a car")
+    return folder
+
+
+def key(folder: Path) -> bytes:
+    return (folder / "a/keys/0007.png").read_bytes()
+
+
+def test_one_seed_one_result(tiny: dict[str, object], clips: Path, tmp_path: Path) -> None:
+    for folder, seed in (("one", 0), ("same", 0), ("other", 1)):
+        chosen = settings(tiny, translation__seed=seed)
+        assert run_folder(clips, clips, tmp_path / folder, chosen) == 0
+    assert key(tmp_path / "one") == key(tmp_path / "same") != key(tmp_path / "other")
+
+
+def test_without_controlnet(tiny: dict[str, object], clips: Path, tmp_path: Path) -> None:
+    chosen = settings(tiny, control__enabled=False, models__controlnet="")
+    assert run_folder(clips, clips, tmp_path / "out", chosen) == 0
+    assert (tmp_path / "out/a/comparison.mp4").is_file()
+    assert run_folder(clips, clips, tmp_path / "with", settings(tiny)) == 0
+    assert key(tmp_path / "out") != key(tmp_path / "with")
+
+
+def test_prompt_too_long_for_the_text_encoder(
+    tiny: dict[str, object], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "a.txt").write_text("a car " * 100 + "zebra")
+    assert run_folder(clips, clips, tmp_path / "out", settings(tiny)) == 0
+    error = capsys.readouterr().err
+    assert "positive prompt is too long" in error
+    assert "zebra" in error
+
+
+def test_no_torch_for_a_folder_without_clips(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from daemon.cli import run_command;"
+        f"assert run_command(['run', '--video-folder', {str(tmp_path)!r}]) == 0;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
