@@ -85,7 +85,9 @@ class ClipReader:
         self.info = info
         self._delivered = 0
         self._threads = threads
-        self._frames: _Frames = self._decord() if info.engine == "decord" else self._pyav()
+        self._frames: _Frames = (
+            decord_engine.frames(info.path, threads) if info.engine == "decord" else self._pyav()
+        )
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return self
@@ -127,10 +129,6 @@ class ClipReader:
             for frame in source.frames():
                 scan.orient(frame)
                 yield scan.to_array(frame)
-
-    def _decord(self) -> _Frames:
-        for frame_HWC in decord_engine.frames(self.info.path, self._threads):
-            yield upright(frame_HWC, self.info.rotation, self.info.mirrored)
 
 
 class _Scan:

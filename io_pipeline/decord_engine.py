@@ -7,7 +7,7 @@ Legend: H, W = height and width of a frame, C = 3 (red, green, blue).
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,10 @@ def installed() -> bool:
 def agrees(info: ClipInfo, first_HWC: NDArray[np.uint8]) -> bool:
     """Whether decord delivers what a complete pass with PyAV found.
 
-    It is asked only about plain clips (8 bit 4:2:0, upright, no warning): it repeats frames of
-    truncated files and has hung on unusual ones. Then its number of frames, their times and its
-    first picture must be PyAV's.
+    Its number of frames, their times and its first picture must be PyAV's. It is not even asked
+    about a clip with warnings: it fails on cut files, and tells of no damage.
     """
-    plain = info.pixel_format == "yuv420p" and not info.rotation and not info.mirrored
-    if not plain or info.warnings or not installed():
+    if info.warnings or not installed():
         return False
     try:
         reader = _open(info.path, threads=1)
@@ -54,8 +52,8 @@ def agrees(info: ClipInfo, first_HWC: NDArray[np.uint8]) -> bool:
     return float(np.abs(frame_HWC.astype(np.int16) - first_HWC).mean()) <= _SAME_PICTURE
 
 
-def frames(path: Path, threads: int) -> Iterator[NDArray[np.uint8]]:
-    """Every frame as uint8 (H, W, 3) RGB, in order. Raises ClipError where decord fails."""
+def frames(path: Path, threads: int) -> Generator[NDArray[np.uint8], None, None]:
+    """Every frame, uint8 (H, W, 3) RGB, upright, in order. Raises ClipError where decord fails."""
     try:
         reader = _open(path, threads)
         for _ in range(len(reader)):

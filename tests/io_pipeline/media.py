@@ -12,7 +12,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from io_pipeline.video import ClipInfo, ClipReader, ClipWriter, Engine, scan_clip
+
 TONES = (440.0, 660.0, 880.0)
+NTSC = Fraction(30000, 1001)
+UNEVEN = [0, 100, 150, 900, 1000, 1500, 1525]
 
 
 def picture(number: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -96,11 +100,12 @@ def make_clip(
     return path
 
 
-def set_rotation(path: Path, degrees: int) -> None:
+def set_rotation(path: Path, degrees: int, *, mirrored: bool = False) -> None:
     """Write a clockwise rotation flag into every video track header of an mp4."""
     data = bytearray(path.read_bytes())
     a, b = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    matrix = struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
+    x = -1 if mirrored else 1
+    matrix = struct.pack(">9i", x * a << 16, x * b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
     start = data.find(b"tkhd")
     while start >= 0:
         size = int.from_bytes(data[start - 4 : start], "big")
@@ -180,6 +185,36 @@ def decode(path: Path) -> list[NDArray[np.uint8]]:
     """Every stored frame as RGB, by PyAV's own conversion."""
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def rewrite(path: Path, **arguments: Any) -> tuple[ClipInfo, ClipWriter, Path]:
+    """Read a clip and write it again, untouched."""
+    info = scan_clip(path)
+    result = path.with_name(path.stem + "-again.mp4")
+    with ClipReader(info) as reader, ClipWriter(result, info, **arguments) as writer:
+        for frame in reader:
+            writer.write(frame)
+    return info, writer, result
+
+
+def read(path: Path, engine: Engine = "auto") -> list[NDArray[np.uint8]]:
+    """Every frame of a clip."""
+    with ClipReader(scan_clip(path, engine=engine)) as reader:
+        return list(reader)
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Mean absolute difference in grey levels."""
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+def patch_error(frame: NDArray[np.uint8]) -> float:
+    """Mean difference from the four colours of :func:`patches`, away from their borders."""
+    height, width = frame.shape[:2]
+    error = np.abs(frame.astype(np.int16) - patches(0, width, height)).astype(float)
+    rows = np.r_[8 : height // 2 - 8, height // 2 + 8 : height - 8]
+    columns = np.r_[8 : width // 2 - 8, width // 2 + 8 : width - 8]
+    return float(error[np.ix_(rows, columns)].mean())
 
 
 def _frame(

@@ -55,6 +55,11 @@ def write_all(to: Publisher) -> None:
         to.write_frame(frame, control, 255 - frame)
 
 
+def publish_all(to: Publisher) -> Path:
+    write_all(to)
+    return to.finish({})
+
+
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -272,11 +277,12 @@ class TestAllOrNothing:
 
 
 class TestDiskErrors:
-    def test_a_full_disk_while_encoding(self, root: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("room", [0, 1_000, 20_000, 40_000, 80_000])
+    def test_a_full_disk_while_encoding(self, root: Path, tmp_path: Path, room: int) -> None:
         path = make_clip(tmp_path / "a.mp4", frames=200, width=160, height=96)
         to = publisher(root, scan_clip(path))
-        with pytest.raises(FrescodError, match="free some space"), file_size_limit(20_000), to:
-            write_all(to)
+        with pytest.raises(FrescodError, match="free some space"), file_size_limit(room), to:
+            publish_all(to)
         assert names(root) == []
 
     def test_a_full_disk_at_the_manifest(
