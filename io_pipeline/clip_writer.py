@@ -36,7 +36,9 @@ class ClipWriter:
     input gives one file.
 
     A context manager: closes the file, or, when left by an exception, abandons it (an incomplete
-    file stays for the caller to delete). Raises FrescodError where the file cannot be written.
+    file stays for the caller to delete). ``warnings`` are sentences for the user; more may come
+    until it is closed. Raises FrescodError where the file cannot be written, ClipError where the
+    sound cannot be read.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class ClipWriter:
                 context.options |= {"bf": "0"}
             if sound_from is not None:
                 self._sound = Sound(sound_from, self._container, shift=_shift(info))
-                self.warnings += self._sound.warnings
+                self.warnings = self._sound.warnings
             with writing(path):
                 self._container.start_encoding()
         except BaseException:

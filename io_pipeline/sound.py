@@ -9,10 +9,28 @@ from typing import Any
 import av
 import av.error
 
+from fresco_core.errors import ClipError
+
 # What an mp4 can hold as it is. Everything else (PCM of .avi and .mov above all, which browsers do
 # not play from mp4) is encoded as AAC.
 _COPIED = frozenset(
-    {"aac", "ac3", "alac", "dts", "eac3", "flac", "mp2", "mp3", "mp3float", "opus", "vorbis"}
+    [
+        "aac",
+        "ac3",
+        "alac",
+        "dca",
+        "dts",
+        "eac3",
+        "flac",
+        "libopus",
+        "libvorbis",
+        "mp2",
+        "mp2float",
+        "mp3",
+        "mp3float",
+        "opus",
+        "vorbis",
+    ]
 )
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
@@ -21,7 +39,7 @@ _AAC_BITS_PER_CHANNEL = 128_000
 
 def sample_rates(source: Path) -> list[int]:
     """Samples per second of every sound track of a file."""
-    with av.open(str(source.absolute()), metadata_errors="replace") as container:
+    with _open(source) as container:
         return [stream.codec_context.sample_rate for stream in container.streams.audio]
 
 
@@ -36,15 +54,15 @@ class Sound:
         self.warnings: list[str] = []
         self._container = container
         self._shift = shift
-        self._source = av.open(str(source.absolute()), metadata_errors="replace")
+        self._source = _open(source)
         self._tracks: dict[int, _Copied | _Encoded] = {}
         for number, stream in enumerate(self._source.streams.audio, 1):
             name = stream.codec_context.name
             if name in _COPIED:
                 self._tracks[stream.index] = _Copied(stream, container)
             else:
-                self._tracks[stream.index] = _Encoded(stream, container)
                 self.warnings.append(f"sound track {number} ({name}) was encoded as AAC for mp4")
+                self._tracks[stream.index] = _Encoded(stream, container, number, self.warnings)
         self._packets = self._demux()
         self._next: Any = None
 
@@ -111,7 +129,9 @@ class _Copied:
 class _Encoded:
     """A track that is decoded and encoded as AAC at the same times."""
 
-    def __init__(self, source: Any, container: Any) -> None:
+    def __init__(self, source: Any, container: Any, number: int, warnings: list[str]) -> None:
+        self._damage = f"sound track {number}: damaged parts were left out"
+        self._warnings = warnings
         rate = source.codec_context.sample_rate
         rate = next((known for known in _AAC_RATES if known <= rate), _AAC_RATES[-1])
         self._stream = container.add_stream("aac", rate=rate)
@@ -123,8 +143,23 @@ class _Encoded:
         context.bit_rate = _AAC_BITS_PER_CHANNEL * context.layout.nb_channels
 
     def packets(self, packet: Any) -> list[Any]:
-        return [out for frame in packet.decode() for out in self._stream.encode(frame)]
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            if self._damage not in self._warnings:
+                self._warnings.append(self._damage)
+            return []
+        return [out for frame in frames for out in self._stream.encode(frame)]
 
     def rest(self) -> list[Any]:
         packets: list[Any] = self._stream.encode(None)
         return packets
+
+
+def _open(source: Path) -> Any:
+    try:
+        return av.open(str(source.absolute()), metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as error:
+        raise ClipError(
+            f"{source}: its sound cannot be read ({error.strerror}); copy the file again"
+        ) from error

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fresco_core.errors import FrescodError
+from fresco_core.errors import ClipError, FrescodError
 from io_pipeline.video import ClipReader, ClipWriter, scan_clip
 from tests.io_pipeline.media import (
     NTSC,
@@ -241,6 +241,13 @@ class TestWriter:
         writer.write(picture(0, 64, 64))
         with pytest.raises(KeyError, match="mine"), writer:
             {}["mine"]
+
+    def test_no_sound_to_read(self, tmp_path: Path) -> None:
+        info = scan_clip(make_clip(tmp_path / "a.mp4"))
+        for name in ("none.mp4", "text.mp4"):
+            (tmp_path / "text.mp4").write_text("Once upon a time")
+            with pytest.raises(ClipError, match=f"{name}: its sound cannot be read"):
+                ClipWriter(tmp_path / "b.mp4", info, sound_from=tmp_path / name)
 
     def test_no_such_folder(self, tmp_path: Path) -> None:
         info = scan_clip(make_clip(tmp_path / "a.mp4"))

@@ -277,7 +277,7 @@ class TestAllOrNothing:
 
 
 class TestDiskErrors:
-    @pytest.mark.parametrize("room", [0, 1_000, 20_000, 40_000, 80_000])
+    @pytest.mark.parametrize("room", [0, 20_000, 60_000])
     def test_a_full_disk_while_encoding(self, root: Path, tmp_path: Path, room: int) -> None:
         path = make_clip(tmp_path / "a.mp4", frames=200, width=160, height=96)
         to = publisher(root, scan_clip(path))
