@@ -7,6 +7,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The tests' networks are too small for several threads, which only wait for each other where cores
+# are shared. Set before torch is imported, and inherited by the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def find_material(variable: str, default: str) -> Path | None:
     """Folder named by an environment variable, else beside the checkout; None when absent.
