@@ -49,12 +49,28 @@ def test_error_map_is_the_weighted_patch_difference():
 
 
 def test_uniformity_spreads_the_source():
-    """A flat guide says nothing: only the penalty keeps the style's colours in proportion."""
+    """The guide wants the black half: only the penalty makes anything else used."""
     style = np.zeros((32, 32, 3), np.uint8)
     style[:, 16:] = 255
-    flat = np.zeros((32, 32), np.uint8)
-    image = synthesize(style, [Guide(flat, flat, 1.0)], uniformity=35000.0).image_HWC
-    assert 0.25 < (image > 127).mean() < 0.75
+    source = np.zeros((32, 32), np.uint8)
+    source[:, 16:] = 255
+    guides = [Guide(source, np.zeros((32, 32), np.uint8), 1.0)]
+    white = {
+        weight: float((synthesize(style, guides, uniformity=weight).image_HWC > 127).mean())
+        for weight in (0.0, 3.5e6)
+    }
+    assert white[0.0] < 0.02
+    assert 0.2 < white[3.5e6] < 0.8
+
+
+def test_error_is_against_the_synthesis_before_the_last_vote():
+    """Nothing is searched again after the first vote, so a second one sees another synthesis."""
+    style, source, target = texture(20, 20), texture(20, 20, seed=1), texture(20, 20, seed=2)
+    guides = [Guide(source, target, 0.01)]
+    one, two, three = (synthesize(style, guides, votes=votes, still=255) for votes in (1, 2, 3))
+    np.testing.assert_array_equal(one.image_HWC, two.image_HWC)
+    assert two.error_HW.mean() < one.error_HW.mean()
+    np.testing.assert_array_equal(two.error_HW, three.error_HW)
 
 
 def test_one_seed_one_result():

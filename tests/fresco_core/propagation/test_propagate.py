@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fresco_core import propagation
 from fresco_core.propagation import PropagationOptions, propagate
+from fresco_core.propagation.patchmatch import Synthesis
 from tests.fresco_core.propagation.scene import psnr, sliding, stylise
 
 QUICK = PropagationOptions(votes=4, sweeps=3)
@@ -45,6 +47,32 @@ def test_wrong_flows_are_worse():
     right = propagate(frames, truth[0], truth[-1], forward, backward, options=QUICK)
     wrong = propagate(frames, truth[0], truth[-1], backward, forward, options=QUICK)
     assert psnr(right, truth[1:-1]) > psnr(wrong, truth[1:-1]) + 0.5
+
+
+def test_results_errors_and_flows_of_a_frame_meet(monkeypatch: pytest.MonkeyPatch):
+    """Every array carries the number of its frame; all must meet in order of time."""
+    count = 6
+    frames = np.stack([np.full((4, 5, 3), t, np.uint8) for t in range(count)])
+    flows = np.stack([np.full((2, 4, 5), i, np.float32) for i in range(count - 1)])
+    forward, backward = flows + 100, flows + 200
+
+    def numbered(frames, key, flows, flows_back, options):
+        return [Synthesis(frame, frame[..., 0].astype(np.float32)) for frame in frames[1:]]
+
+    def check(first, second, error_first, error_second, flows, options):
+        assert len(first) == count - 2
+        for i, arrays in enumerate(
+            zip(first, second, error_first, error_second, flows, strict=True)
+        ):
+            *of_frame, flow = [int(array.flat[0]) for array in arrays]
+            assert of_frame == [i + 1] * 4
+            assert flow == 200 + i
+            yield arrays[0], None
+
+    monkeypatch.setattr(propagation, "propagate_key", numbered)
+    monkeypatch.setattr(propagation, "merge", check)
+    between = propagate(frames, frames[0], frames[-1], forward, backward)
+    assert between[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
 
 
 def test_neighbouring_key_frames_have_nothing_between():
