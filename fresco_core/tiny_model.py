@@ -12,6 +12,8 @@ from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DCondi
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from fresco_core.tiny_fit import NORM_GROUPS, fit
+
 _WIDTHS = (16, 32, 32, 40)
 _TEXT_WIDTH = 32
 _TEXT_LENGTH = 77
@@ -36,13 +38,17 @@ _BRANCH_GAIN = 0.5
 _TEXT_GAIN = 6.0
 
 
-def make_tiny_model(folder: Path | str, *, seed: int = 0) -> tuple[Path, Path]:
+def make_tiny_model(
+    folder: Path | str, *, seed: int = 0, fitted: bool = False
+) -> tuple[Path, Path]:
     """Write a random-weight base model and a matching ControlNet in diffusers format.
 
     Args:
         folder: where to write; the base model goes to ``folder/sd``, the ControlNet to
             ``folder/controlnet``. Existing files there are overwritten.
         seed: the same seed gives the same weights.
+        fitted: take some seconds more so that results resemble their input, see
+            :mod:`fresco_core.tiny_fit`.
 
     Returns:
         The two folders. About 6 MB together, float32.
@@ -52,13 +58,11 @@ def make_tiny_model(folder: Path | str, *, seed: int = 0) -> tuple[Path, Path]:
     _write_tokenizer(base / "tokenizer", vocabulary, merges)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = _unet()
-        parts = {
-            "unet": unet,
-            "vae": _vae(),
-            "text_encoder": _text_encoder(vocabulary),
-        }
+        unet, vae, text_encoder = _unet(), _vae(), _text_encoder(vocabulary)
+        if fitted:
+            fit(unet, vae, _scheduler().alphas_cumprod)
         controlnet = _controlnet(unet)
+    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
     for name, part in parts.items():
         part.save_pretrained(base / name)
     controlnet.save_pretrained(control)
@@ -85,7 +89,7 @@ def _unet() -> UNet2DConditionModel:
     unet = UNet2DConditionModel(
         sample_size=16,
         block_out_channels=_WIDTHS,
-        norm_num_groups=8,
+        norm_num_groups=NORM_GROUPS,
         cross_attention_dim=_TEXT_WIDTH,
         attention_head_dim=8,  # in SD 1.5's configuration this is the number of heads
     )
@@ -118,7 +122,7 @@ def _vae() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 16, 32, 32),
         layers_per_block=1,
-        norm_num_groups=8,
+        norm_num_groups=NORM_GROUPS,
         sample_size=128,
     )
     _damp(vae)
