@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import click
+import torch
 
 from daemon.config import Layer, checked, merge
 from daemon.demo_clip import render_clip
@@ -59,6 +60,7 @@ def run_demo(folder: Path) -> int:
             )
         )
     )
+    torch.set_num_threads(1)  # networks this small lose more by waiting for threads than they gain
     code = run_folder(clips, clips, output, settings, force=True)
     if code == 0:
         result = output / NAME

@@ -108,7 +108,7 @@ def translate_clip(
 
     clock = Clock()
 
-    def tell(stage: str, done: int, total: int | None) -> None:
+    def tell(stage: str, done: float, total: int | None) -> None:
         progress.stage(stage, done, total, clock.seconds[stage])
 
     prompt = read_prompt(job.prompt_file)
@@ -136,10 +136,12 @@ def translate_clip(
             tell("prepare", window.key_numbers[-1] + 1, plan.info.frame_count)
 
             def on_step(done: int, count: int, index: int = window.index) -> None:
-                tell("translate", index * count + done, len(plan.batches) * count)
+                # A batch is done when its pictures are decoded, after the last step.
+                tell("translate", index + done / (count + 1), len(plan.batches))
 
             with clock("translate"):
                 translated = stages.translate(window, prompt, carry, on_step)
+            tell("translate", window.index + 1, len(plan.batches))
             keys, carry = translated.keys_KHWC, translated.carry
             maps = () if window.controls_KHW is None else window.controls_KHW
             controls = dict(zip(window.key_numbers, maps, strict=False))

@@ -27,10 +27,10 @@ class Progress(Protocol):
     def begin(self, job: Job, number: int, count: int) -> None:
         """A clip is taken: the ``number``-th of ``count``."""
 
-    def stage(self, name: str, done: int, total: int | None, seconds: float) -> None:
+    def stage(self, name: str, done: float, total: int | None, seconds: float) -> None:
         """The current clip's stage has got so far, in so much time of its own.
 
-        ``total`` is None while it is not known.
+        In frames, or, when translating, in batches. ``total`` is None while it is not known.
         """
 
     def end(self, result: JobResult) -> None:
@@ -78,7 +78,7 @@ class LogProgress:
         self._clip = printable(job.clip.name)
         self._log.info("begin", clip=self._clip, number=number, count=count)
 
-    def stage(self, name: str, done: int, total: int | None, seconds: float) -> None:
+    def stage(self, name: str, done: float, total: int | None, seconds: float) -> None:
         if total is not None and done >= total:
             self._log.info(name, clip=self._clip, count=total, seconds=round(seconds, 1))
 
@@ -130,7 +130,7 @@ class BarProgress:
         self._title = f"[{number}/{count}] {printable(job.clip.name)}"
         self._print(self._title)
 
-    def stage(self, name: str, done: int, total: int | None, seconds: float) -> None:
+    def stage(self, name: str, done: float, total: int | None, seconds: float) -> None:
         if name not in self._stages:
             self._stages[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._stages[name], completed=done, total=total)
@@ -139,6 +139,7 @@ class BarProgress:
         for stage in self._stages.values():
             self._bars.remove_task(stage)
         self._stages.clear()
+        self._bars.refresh()
         if result.outcome is Outcome.FAILED:
             self._print(f"{self._title}: failed: {printable(result.reason)}")
         elif result.outcome is Outcome.DONE:
