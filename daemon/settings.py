@@ -45,6 +45,29 @@ class Models(Section):
     )
 
 
+class Clips(Section):
+    """How clips are read."""
+
+    decoder: Literal["auto", "pyav", "decord"] = Field(
+        default="auto",
+        description="auto is PyAV; decord is used where it delivers the same frames as PyAV.",
+    )
+    on_truncated: Literal["warn", "fail"] = Field(
+        default="warn", description="A clip that was cut short: take what is there, or refuse it."
+    )
+
+
+class Limits(Section):
+    """What is refused before it can do harm."""
+
+    max_pixels: int = Field(
+        default=8192 * 8192,
+        ge=1,
+        le=2**31 - 1,
+        description="Clips of more pixels a frame are refused before any decoding.",
+    )
+
+
 class KeyFrames(Section):
     """Which frames are translated by diffusion, and how many at a time."""
 
@@ -253,6 +276,8 @@ class Settings(Section):
         json_schema_extra={"allowed": "auto, cpu, cuda or cuda:N"},
     )
     models: Models = Models()
+    clips: Clips = Clips()
+    limits: Limits = Limits()
     key_frames: KeyFrames = KeyFrames()
     translation: Translation = Translation()
     control: Control = Control()

@@ -50,7 +50,9 @@ def scan_clip(
     """
     path = Path(path)
     if engine == "decord" and not decord_engine.installed():
-        raise ConfigError("engine decord is not installed; install decord or choose engine pyav")
+        raise ConfigError(
+            'clips.decoder = "decord", but decord is not installed: install it or choose pyav'
+        )
     with ClipSource(path, max_pixels=max_pixels, threads=threads) as source:
         scan = _Scan(source)
         first_HWC: NDArray[np.uint8] | None = None
@@ -63,7 +65,9 @@ def scan_clip(
                     on_frame(number, frame_HWC)
         info = scan.info()
     if source.cut and on_truncated == "fail":
-        raise ClipError(f"{path}: {info.warnings[-1]}; copy it again or set on_truncated to warn")
+        raise ClipError(
+            f"{path}: {info.warnings[-1]}; copy it again or set clips.on_truncated to warn"
+        )
     if engine != "decord":
         return info
     assert first_HWC is not None

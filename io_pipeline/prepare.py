@@ -6,7 +6,7 @@ Shapes: T frames of a window, K new key frames, H x W working size, RGB.
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from fresco_core.keyframes import (
     select_key_frames,
     working_size,
 )
-from io_pipeline.video import ClipInfo, ClipReader, scan_clip
+from io_pipeline.video import MAX_PIXELS, ClipInfo, ClipReader, Engine, scan_clip
 
 Array = NDArray[np.uint8]
 
@@ -80,12 +80,18 @@ class Prepare:
         max_interval: int,
         batch_size: int,
         resolution: int,
+        decoder: Engine = "auto",
+        on_truncated: Literal["warn", "fail"] = "warn",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._detector = detector
         self._min_interval = min_interval
         self._max_interval = max_interval
         self._batch_size = batch_size
         self._resolution = resolution
+        self._decoder = decoder
+        self._on_truncated = on_truncated
+        self._max_pixels = max_pixels
 
     def plan(self, path: Path, on_frame: Callable[[int], None] | None = None) -> ClipPlan:
         """Decode a clip once to count its frames and choose key frames; keeps no frame.
@@ -106,7 +112,13 @@ class Prepare:
             if on_frame is not None:
                 on_frame(number)
 
-        info = scan_clip(path, on_frame=see)
+        info = scan_clip(
+            path,
+            engine=self._decoder,
+            on_truncated=self._on_truncated,
+            max_pixels=self._max_pixels,
+            on_frame=see,
+        )
         differences = curve.values() if adaptive else np.zeros(info.frame_count)
         keys = select_key_frames(differences, self._min_interval, self._max_interval)
         return ClipPlan(

@@ -254,7 +254,7 @@ class TestEngines:
         path = make_clip(tmp_path / "a.mp4")
         monkeypatch.setattr(decord_engine, "installed", lambda: False)
         assert scan_clip(path).engine == "pyav"
-        with pytest.raises(ConfigError, match="install decord or choose engine pyav"):
+        with pytest.raises(ConfigError, match="install it or choose pyav"):
             scan_clip(path, engine="decord")
 
     def test_a_clip_that_shrank_after_the_scan(self, tmp_path: Path) -> None:
