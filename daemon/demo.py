@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from daemon.config import Layer, checked, merge
 from daemon.demo_clip import render_clip
@@ -27,12 +28,13 @@ def run_demo(folder: Path) -> int:
         FrescodError: the folder cannot be written.
     """
     start = time.monotonic()
+    disable_progress_bar()  # of writing the model
     clips, output = folder / "clips", folder / "output"
     try:
         clips.mkdir(parents=True, exist_ok=True)
         render_clip(clips / f"{NAME}.mp4")
         (clips / f"{NAME}.txt").write_text(PROMPT, encoding="utf-8")
-        base, controlnet = make_tiny_model(folder / "model")
+        base, controlnet = make_tiny_model(folder / "model", fitted=True)
     except OSError as error:
         raise FrescodError(f"{folder}: cannot be written: {error.strerror}") from error
     settings = merge(
@@ -48,14 +50,16 @@ def run_demo(folder: Path) -> int:
                     "key_frames.min_interval": 4,
                     "key_frames.max_interval": 4,
                     "key_frames.batch_size": 4,
-                    "key_frames.resolution": 128,
+                    "key_frames.resolution": 192,
                     "translation.steps": 10,
-                    "translation.warmup_steps": 6,
-                    "constraints.optimization_end": 8,
-                    "constraints.optimization_iterations": 5,
+                    "translation.warmup_steps": 8,
+                    # The model can do the end of the schedule only; all constraints act there.
+                    "constraints.temporal_attention_end": 100,
+                    "constraints.optimization_end": 9,
+                    "constraints.optimization_iterations": 3,
                     "control.type": "canny",
-                    "propagation.votes": 4,
-                    "propagation.sweeps": 3,
+                    "propagation.votes": 3,
+                    "propagation.sweeps": 2,
                 },
             )
         )
@@ -65,8 +69,8 @@ def run_demo(folder: Path) -> int:
     if code == 0:
         result = output / NAME
         click.echo(
-            f"demo finished in {duration(time.monotonic() - start)} (random weights: expect "
-            "moving texture, not a photo)\n"
+            f"demo finished in {duration(time.monotonic() - start)} (no real weights: expect "
+            "a blurred painting, not a photo)\n"
             f"  clip           {clips / NAME}.mp4\n"
             f"  result         {result / 'blend.mp4'}\n"
             f"  comparison     {result / 'comparison.mp4'}\n"
