@@ -14,9 +14,10 @@ from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow import load_flow
 from fresco_core.models import DiffusionModels, load_diffusion_models
 from fresco_core.optimization import OptimizationOptions
+from fresco_core.options import TranslationOptions
 from fresco_core.prompts import cut_off
 from fresco_core.propagation import PropagationOptions
-from fresco_core.translator import FrescoTranslator, TranslationOptions
+from fresco_core.translator import FrescoTranslator
 from io_pipeline.control_maps import load_detector
 from io_pipeline.prepare import Prepare
 from io_pipeline.prompt import Prompt

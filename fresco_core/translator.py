@@ -9,25 +9,26 @@ of 64), h x w = H/8 x W/8 latent grid, L tokens of a prompt, P tokens of a featu
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fresco_core.attention import AttentionOptions, FrescoAttention
+from fresco_core.attention import FrescoAttention
+from fresco_core.batch import Carry, KeyFrameBatch, Translation, check, with_carried
 from fresco_core.correspondence import Correspondence, TokenGuides, correspond
 from fresco_core.decoder import DecoderLevels
 from fresco_core.errors import FrescodError
 from fresco_core.flow import FlowModel
 from fresco_core.models import DiffusionModels
 from fresco_core.optimization import (
-    OptimizationOptions,
     correlation,
     normalise_tokens,
     optimize_features,
 )
+from fresco_core.options import TranslationOptions
 from fresco_core.prompts import default_prompts, encode_prompts
 from fresco_core.sampling import (
     Noise,
@@ -39,107 +40,6 @@ from fresco_core.sampling import (
     to_uint8,
 )
 from fresco_core.smoothing import background_map, motion_saliency, smooth
-
-Frames = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class TranslationOptions:
-    """Everything that shapes a translation but models and pictures; defaults as published.
-
-    Attributes:
-        steps: length of the whole noise schedule.
-        warmup_steps: steps skipped at its start, so that the input's layout stays (SDEdit);
-            negative: start from pure noise.
-        guidance_scale: of classifier-free guidance.
-        control_scale: weight of the ControlNet.
-        seed: of all random numbers.
-        added_prompt: appended to every prompt; None: what suits the base model.
-        negative_prompt: where a prompt has none of its own; None: what suits the base model.
-        repeat_noise: all frames start from the same noise.
-        cross_frame_attention, spatial_attention, temporal_attention, feature_optimization,
-            background_smoothing: the five constraints.
-        spatial_attention_steps: executed steps, from the first, with spatial-guided attention.
-        temporal_attention_end: smallest timestep with temporal-guided attention.
-        optimization_end: schedule index at which feature optimisation ends.
-        optimized_levels: decoder levels whose input is optimised.
-        smoothing_begin, smoothing_end: share of the schedule at which pictures are smoothed.
-    """
-
-    steps: int = 20
-    warmup_steps: int = 5
-    guidance_scale: float = 7.5
-    control_scale: float = 0.7
-    seed: int = 0
-    added_prompt: str | None = None
-    negative_prompt: str | None = None
-    repeat_noise: bool = True
-    cross_frame_attention: bool = True
-    spatial_attention: bool = True
-    temporal_attention: bool = True
-    feature_optimization: bool = True
-    background_smoothing: bool = True
-    spatial_attention_steps: int = 1
-    temporal_attention_end: int = 350
-    optimization_end: int = 15
-    optimized_levels: tuple[int, ...] = (0, 1, 2, 3)
-    smoothing_begin: float = 0.8
-    smoothing_end: float = 0.9
-    attention: AttentionOptions = field(default_factory=AttentionOptions)
-    optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
-
-    def smooths(self, index: int) -> bool:
-        """Whether the step at a schedule index smooths the background: 16 and 17 of 20."""
-        # In integers of a thousandth, so that 0.8 * 20 is 16 and not a rounding error beside it.
-        position = 1000 * index
-        return (
-            round(1000 * self.smoothing_begin) * self.steps
-            <= position
-            < round(1000 * self.smoothing_end) * self.steps
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class KeyFrameBatch:
-    """New key frames to translate together.
-
-    Attributes:
-        frames: (n,H,W,3) uint8 RGB.
-        controls: (n,H,W) uint8 control maps, or None where there is no ControlNet.
-        prompts: one positive prompt a frame.
-        negative: negative prompt, or None for the default.
-    """
-
-    frames: Frames
-    controls: NDArray[np.uint8] | None
-    prompts: tuple[str, ...]
-    negative: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Carry:
-    """What ties a batch to the one before it; all that a clip's next batch needs to know.
-
-    Attributes:
-        latents: (S,2,4,h,w) float32 CPU, latents entering each step: of the clip's first key frame
-            and of the last one so far.
-        frames: (2,H,W,3) uint8 RGB inputs of those two.
-        controls: (2,H,W) uint8 control maps of those two, or None.
-        prompts: positive prompts of those two.
-    """
-
-    latents: Tensor
-    frames: Frames
-    controls: NDArray[np.uint8] | None
-    prompts: tuple[str, str]
-
-
-@dataclass(frozen=True, eq=False)
-class Translation:
-    """Translated new key frames, (n,H,W,3) uint8 RGB, and the carry for the next batch."""
-
-    frames: Frames
-    carry: Carry
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,9 +124,9 @@ class FrescoTranslator:
             ValueError: shapes that do not fit together, or sizes that are no multiples of 64.
             NotFiniteError: the result is not a picture.
         """
-        _check(batch, carry)
+        check(batch, carry)
         if carry is not None:
-            batch = _prepend(carry, batch)
+            batch = with_carried(batch, carry)
         noise = SeededNoise(self.options.seed)
         conditioning = self.condition(batch)
         references = self.reference_pass(conditioning, noise)
@@ -468,29 +368,3 @@ class FrescoTranslator:
     def _latent_shape(conditioning: Conditioning) -> tuple[int, int, int, int]:
         count, _, height, width = conditioning.frames_N3HW.shape
         return count, 4, height // 8, width // 8
-
-
-def _prepend(carry: Carry, batch: KeyFrameBatch) -> KeyFrameBatch:
-    controls = None
-    if batch.controls is not None and carry.controls is not None:
-        controls = np.concatenate((carry.controls, batch.controls))
-    return KeyFrameBatch(
-        np.concatenate((carry.frames, batch.frames)),
-        controls,
-        (*carry.prompts, *batch.prompts),
-        batch.negative,
-    )
-
-
-def _check(batch: KeyFrameBatch, carry: Carry | None) -> None:
-    count, height, width = batch.frames.shape[:3]
-    if batch.frames.dtype != np.uint8 or batch.frames.shape[3:] != (3,) or count == 0:
-        raise ValueError(f"frames must be uint8 (n,H,W,3), n > 0, not {batch.frames.shape}")
-    if height % 64 or width % 64:
-        raise ValueError(f"frames must be multiples of 64 in size, not {width}x{height}")
-    if batch.controls is not None and batch.controls.shape != (count, height, width):
-        raise ValueError(f"{batch.controls.shape} control maps for {batch.frames.shape} frames")
-    if len(batch.prompts) != count:
-        raise ValueError(f"{len(batch.prompts)} prompts for {count} frames")
-    if carry is not None and carry.frames.shape[1:] != batch.frames.shape[1:]:
-        raise ValueError(f"carry of {carry.frames.shape} does not fit {batch.frames.shape}")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fresco_core.translator import Carry, FrescoTranslator, KeyFrameBatch
+from fresco_core.batch import Carry, KeyFrameBatch
+from fresco_core.translator import FrescoTranslator
 from io_pipeline.prepare import Window
 from io_pipeline.prompt import Prompt
 

@@ -13,8 +13,8 @@ from daemon.stages import (
     translation_options,
 )
 from daemon.weights import model_sources
+from fresco_core.options import TranslationOptions
 from fresco_core.propagation import PropagationOptions
-from fresco_core.translator import TranslationOptions
 
 
 def settings(**values: object) -> Settings:

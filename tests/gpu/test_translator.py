@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from fresco_core.batch import KeyFrameBatch
 from fresco_core.flow import load_flow
 from fresco_core.models import load_diffusion_models
+from fresco_core.options import TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
-from fresco_core.translator import FrescoTranslator, KeyFrameBatch, TranslationOptions
+from fresco_core.translator import FrescoTranslator
 from tests.fresco_core.scenes import panning
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

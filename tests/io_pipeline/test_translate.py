@@ -3,7 +3,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from fresco_core.translator import Carry, KeyFrameBatch, Step, Translation
+from fresco_core.batch import Carry, KeyFrameBatch, Translation
+from fresco_core.translator import Step
 from io_pipeline.prepare import Window
 from io_pipeline.prompt import Prompt
 from io_pipeline.translate import Translate

@@ -18,9 +18,10 @@ from fresco_core.optimization import (
     correlation,
     optimize_features,
 )
+from fresco_core.options import TranslationOptions
 from fresco_core.sampling import PictureCodec, Schedule, repeat_first, to_uint8
 from fresco_core.smoothing import smooth
-from fresco_core.translator import Conditioning, FrescoTranslator, TranslationOptions
+from fresco_core.translator import Conditioning, FrescoTranslator
 from tests.parity.arrays import (
     correspondence,
     load_cases,

@@ -1,0 +1,84 @@
+"""A batch of key frames, what it becomes, and what ties it to the next.
+
+Shapes: n new key frames, S sampling steps, H x W pixels (multiples of 64), h x w = H/8 x W/8 latent
+grid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class KeyFrameBatch:
+    """New key frames to translate together.
+
+    Attributes:
+        frames: (n,H,W,3) uint8 RGB.
+        controls: (n,H,W) uint8 control maps, or None where there is no ControlNet.
+        prompts: one positive prompt a frame.
+        negative: negative prompt, or None for the default.
+    """
+
+    frames: Frames
+    controls: NDArray[np.uint8] | None
+    prompts: tuple[str, ...]
+    negative: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Carry:
+    """What ties a batch to the one before it; all that a clip's next batch needs to know.
+
+    Attributes:
+        latents: (S,2,4,h,w) float32 CPU, latents entering each step: of the clip's first key frame
+            and of the last one so far.
+        frames: (2,H,W,3) uint8 RGB inputs of those two.
+        controls: (2,H,W) uint8 control maps of those two, or None.
+        prompts: positive prompts of those two.
+    """
+
+    latents: Tensor
+    frames: Frames
+    controls: NDArray[np.uint8] | None
+    prompts: tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """Translated new key frames, (n,H,W,3) uint8 RGB, and the carry for the next batch."""
+
+    frames: Frames
+    carry: Carry
+
+
+def with_carried(batch: KeyFrameBatch, carry: Carry) -> KeyFrameBatch:
+    """The batch with the two carried key frames before its own."""
+    controls = None
+    if batch.controls is not None and carry.controls is not None:
+        controls = np.concatenate((carry.controls, batch.controls))
+    return KeyFrameBatch(
+        np.concatenate((carry.frames, batch.frames)),
+        controls,
+        (*carry.prompts, *batch.prompts),
+        batch.negative,
+    )
+
+
+def check(batch: KeyFrameBatch, carry: Carry | None) -> None:
+    """Raise ValueError for shapes that do not fit together or sizes that are no multiples of 64."""
+    count, height, width = batch.frames.shape[:3]
+    if batch.frames.dtype != np.uint8 or batch.frames.shape[3:] != (3,) or count == 0:
+        raise ValueError(f"frames must be uint8 (n,H,W,3), n > 0, not {batch.frames.shape}")
+    if height % 64 or width % 64:
+        raise ValueError(f"frames must be multiples of 64 in size, not {width}x{height}")
+    if batch.controls is not None and batch.controls.shape != (count, height, width):
+        raise ValueError(f"{batch.controls.shape} control maps for {batch.frames.shape} frames")
+    if len(batch.prompts) != count:
+        raise ValueError(f"{len(batch.prompts)} prompts for {count} frames")
+    if carry is not None and carry.frames.shape[1:] != batch.frames.shape[1:]:
+        raise ValueError(f"carry of {carry.frames.shape} does not fit {batch.frames.shape}")

@@ -1,0 +1,65 @@
+"""What shapes a translation, apart from models and pictures.
+
+Source of all defaults: FRESCO (Yang et al., CVPR 2024), as published.
+"""
+
+from dataclasses import dataclass, field
+
+from fresco_core.attention import AttentionOptions
+from fresco_core.optimization import OptimizationOptions
+
+
+@dataclass(frozen=True)
+class TranslationOptions:
+    """Everything that shapes a translation but models and pictures; defaults as published.
+
+    Attributes:
+        steps: length of the whole noise schedule.
+        warmup_steps: steps skipped at its start, so that the input's layout stays (SDEdit);
+            negative: start from pure noise.
+        guidance_scale: of classifier-free guidance.
+        control_scale: weight of the ControlNet.
+        seed: of all random numbers.
+        added_prompt: appended to every prompt; None: what suits the base model.
+        negative_prompt: where a prompt has none of its own; None: what suits the base model.
+        repeat_noise: all frames start from the same noise.
+        cross_frame_attention, spatial_attention, temporal_attention, feature_optimization,
+            background_smoothing: the five constraints.
+        spatial_attention_steps: executed steps, from the first, with spatial-guided attention.
+        temporal_attention_end: smallest timestep with temporal-guided attention.
+        optimization_end: schedule index at which feature optimisation ends.
+        optimized_levels: decoder levels whose input is optimised.
+        smoothing_begin, smoothing_end: share of the schedule at which pictures are smoothed.
+    """
+
+    steps: int = 20
+    warmup_steps: int = 5
+    guidance_scale: float = 7.5
+    control_scale: float = 0.7
+    seed: int = 0
+    added_prompt: str | None = None
+    negative_prompt: str | None = None
+    repeat_noise: bool = True
+    cross_frame_attention: bool = True
+    spatial_attention: bool = True
+    temporal_attention: bool = True
+    feature_optimization: bool = True
+    background_smoothing: bool = True
+    spatial_attention_steps: int = 1
+    temporal_attention_end: int = 350
+    optimization_end: int = 15
+    optimized_levels: tuple[int, ...] = (0, 1, 2, 3)
+    smoothing_begin: float = 0.8
+    smoothing_end: float = 0.9
+    attention: AttentionOptions = field(default_factory=AttentionOptions)
+    optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
+
+    def smooths(self, index: int) -> bool:
+        """Whether the step at a schedule index smooths the background: 16 and 17 of 20."""
+        # In integers of a thousandth, so that 0.8 * 20 is 16 and not a rounding error beside it.
+        position = 1000 * index
+        return (
+            round(1000 * self.smoothing_begin) * self.steps
+            <= position
+            < round(1000 * self.smoothing_end) * self.steps
+        )
