@@ -33,5 +33,27 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / name).exists(), name
 
 
+def test_the_library_example_runs(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from fresco_core.tiny_model import make_tiny_model
+    from tests.fresco_core.scenes import panning
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    example = example.replace('"cuda"', '"cpu"').replace("float16", "float32")
+    base, controlnet = make_tiny_model(tmp_path)
+    scene = panning(4, 64, 64)
+    given = {
+        "base": str(base),
+        "controlnet": str(controlnet),
+        "frames": scene[:2],
+        "control_maps": scene[:2, ..., 0],
+        "more": scene[2:],
+        "more_maps": scene[2:, ..., 0],
+        "prompts": ("a car", "a car"),
+    }
+    exec(example, given)
+    assert given["second"].frames.shape == (2, 64, 64, 3)
+
+
 if __name__ == "__main__":
     print(settings_table())
