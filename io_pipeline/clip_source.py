@@ -101,7 +101,10 @@ class ClipSource:
             raise self._damaged(count, damage)
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the decoder and the file."""
+        # Freeing a decoder waits for its threads while it holds the interpreter, and a thread that
+        # has something to log waits for the interpreter. Flushing waits without holding it.
+        self.stream.codec_context.flush_buffers()
         self._container.close()
 
     def __enter__(self) -> Self:
