@@ -36,6 +36,28 @@ def default_prompts(base_name: str) -> tuple[str, str]:
     return ADDED, NEGATIVE
 
 
+def effective_prompts(
+    positive: str,
+    negative: str | None,
+    base_name: str,
+    *,
+    added: str | None = None,
+    default_negative: str | None = None,
+) -> tuple[str, str]:
+    """The positive and negative text that the text encoder gets.
+
+    Args:
+        positive, negative: the user's own; negative None: there is none.
+        base_name: of the base model.
+        added: goes after the positive prompt; None: what suits the base model.
+        default_negative: where there is no negative prompt; None: what suits the base model.
+    """
+    suits_added, suits_negative = default_prompts(base_name)
+    if negative is None:
+        negative = suits_negative if default_negative is None else default_negative
+    return positive + (suits_added if added is None else added), negative
+
+
 def cut_off(tokenizer: Any, text: str) -> str:
     """The end of a prompt that the text encoder will not see; empty where all of it fits."""
     ids = tokenizer(text, truncation=False, verbose=False).input_ids

@@ -29,7 +29,7 @@ from fresco_core.optimization import (
     optimize_features,
 )
 from fresco_core.options import TranslationOptions
-from fresco_core.prompts import default_prompts, encode_prompts
+from fresco_core.prompts import effective_prompts, encode_prompts
 from fresco_core.sampling import (
     Noise,
     PictureCodec,
@@ -172,16 +172,22 @@ class FrescoTranslator:
 
     def embed(self, prompts: tuple[str, ...], negative: str | None) -> Tensor:
         """Embeddings (B,L,D) of one prompt a frame, with what is added to each."""
-        added, default_negative = default_prompts(self.models.base_name)
-        if self.options.added_prompt is not None:
-            added = self.options.added_prompt
-        if self.options.negative_prompt is not None:
-            default_negative = self.options.negative_prompt
+        options = self.options
+        texts = [
+            effective_prompts(
+                text,
+                negative,
+                self.models.base_name,
+                added=options.added_prompt,
+                default_negative=options.negative_prompt,
+            )
+            for text in prompts
+        ]
         return encode_prompts(
             self.models.tokenizer,
             self.models.text_encoder,
-            [text + added for text in prompts],
-            [default_negative if negative is None else negative] * len(prompts),
+            [positive for positive, _ in texts],
+            [negative for _, negative in texts],
         )
 
     def control(self, controls_NHW: NDArray[np.uint8] | None) -> Tensor | None:
