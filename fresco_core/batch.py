@@ -82,3 +82,5 @@ def check(batch: KeyFrameBatch, carry: Carry | None) -> None:
         raise ValueError(f"{len(batch.prompts)} prompts for {count} frames")
     if carry is not None and carry.frames.shape[1:] != batch.frames.shape[1:]:
         raise ValueError(f"carry of {carry.frames.shape} does not fit {batch.frames.shape}")
+    if carry is not None and (carry.controls is None) != (batch.controls is None):
+        raise ValueError("either both carry and batch have control maps or neither")

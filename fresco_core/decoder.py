@@ -23,7 +23,6 @@ class DecoderLevels:
 
     def __init__(self, unet: nn.Module) -> None:
         self._transform: Transform | None = None
-        self.count = len(unet.up_blocks)  # type: ignore[arg-type]
         for level, block in enumerate(unet.up_blocks):  # type: ignore[arg-type]
             block.register_forward_pre_hook(self._hook(level), with_kwargs=True)
 

@@ -94,6 +94,8 @@ def optimize_features(
         constraint, or a single token (whose statistics do not exist).
     """
     rows = feature_BChw.shape[-2]
+    if options.spatial_weight == 0:
+        target_BPP = None
     if (target_BPP is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
         return feature_BChw
     on_grid = correspondence.on_grid(rows) if correspondence is not None else None
@@ -103,7 +105,7 @@ def optimize_features(
         adam = torch.optim.Adam([variable_BChw], lr=options.learning_rate)
         for _ in range(options.iterations):
             loss = variable_BChw.new_zeros(())
-            if target_BPP is not None and options.spatial_weight:
+            if target_BPP is not None:
                 loss = loss + options.spatial_weight * spatial_loss(variable_BChw, target_BPP)
             if on_grid is not None:
                 loss = loss + TEMPORAL_WEIGHT * temporal_loss(variable_BChw, on_grid)

@@ -7,7 +7,6 @@ Shapes: N frames, chunk copies of them (2 under classifier-free guidance), C cha
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fresco_core.correspondence import Correspondence, scale_down, warp, window_sum
 
@@ -66,36 +65,3 @@ def smooth(sample_BCHW: Tensor, correspondence: Correspondence, background_N1HW:
             frames_NKCHW[last], warped_KCHW, closing_11HW.expand_as(warped_KCHW)
         )
     return torch.stack(frames_NKCHW, 1).flatten(0, 1).to(sample_BCHW.dtype)
-
-
-def motion_saliency(flows_N2HW: Tensor) -> Tensor:
-    """Salient regions without any weights: what moves unlike the picture as a whole.
-
-    The camera's motion is taken as the affine field that fits a frame's flow best (least squares,
-    refitted three times without the half that fits worst). A pixel is salient by how far its flow
-    departs from that field: not at all up to half a pixel, fully from two pixels on.
-
-    Args:
-        flows_N2HW: flow of each frame towards a neighbour, in pixels.
-
-    Returns:
-        float32 (N,1,H/2,W/2) in [0, 1].
-    """
-    flows_N2hw = F.avg_pool2d(flows_N2HW, 2)
-    _, _, rows, columns = flows_N2hw.shape
-    y_hw, x_hw = torch.meshgrid(
-        torch.linspace(-1, 1, rows, device=flows_N2hw.device),
-        torch.linspace(-1, 1, columns, device=flows_N2hw.device),
-        indexing="ij",
-    )
-    basis_P3 = torch.stack((torch.ones_like(x_hw), x_hw, y_hw), -1).flatten(0, 1)
-    salient = []
-    for flow_2P in flows_N2hw.flatten(2):
-        keep_P = torch.ones(rows * columns, dtype=torch.bool, device=flow_2P.device)
-        for _ in range(3):
-            kept_K3 = basis_P3[keep_P]
-            field_32 = torch.linalg.pinv(kept_K3.T @ kept_K3) @ (kept_K3.T @ flow_2P.T[keep_P])
-            residual_P = (flow_2P.T - basis_P3 @ field_32).norm(dim=1)
-            keep_P = residual_P <= residual_P.median()
-        salient.append(((residual_P - 0.5) / 1.5).clamp(0, 1).view(1, rows, columns))
-    return torch.stack(salient)

@@ -30,6 +30,7 @@ from fresco_core.optimization import (
 )
 from fresco_core.options import TranslationOptions
 from fresco_core.prompts import effective_prompts, encode_prompts
+from fresco_core.saliency import motion_saliency, nearest_flows
 from fresco_core.sampling import (
     Noise,
     PictureCodec,
@@ -39,7 +40,7 @@ from fresco_core.sampling import (
     to_normalised,
     to_uint8,
 )
-from fresco_core.smoothing import background_map, motion_saliency, smooth
+from fresco_core.smoothing import background_map, smooth
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,19 +128,22 @@ class FrescoTranslator:
         check(batch, carry)
         if carry is not None:
             batch = with_carried(batch, carry)
-        noise = SeededNoise(self.options.seed)
-        conditioning = self.condition(batch)
-        references = self.reference_pass(conditioning, noise)
-        latents_N4hw, record = self.sample(
-            conditioning, references, noise, carry.latents if carry else None, on_step
-        )
-        self.attention.clear()
-        if not bool(latents_N4hw.isfinite().all()):
+        new = slice(2 if carry else 0, None)
+        try:
+            conditioning = self.condition(batch)
+            noise = SeededNoise(self.options.seed)
+            references = self.reference_pass(conditioning, noise)
+            latents_N4hw, record = self.sample(
+                conditioning, references, noise, carry.latents if carry else None, on_step
+            )
+            pictures_N3HW = self.codec.decode(latents_N4hw[new])
+        finally:
+            self.attention.clear()
+        if not bool(latents_N4hw.isfinite().all() and pictures_N3HW.isfinite().all()):
             raise NotFiniteError(
                 "the networks produced NaN or infinity: try models.dtype = 'float32' or 'bfloat16'"
             )
-        new = slice(2 if carry else 0, None)
-        frames = to_uint8(self.codec.decode(latents_N4hw[new])).cpu().numpy()
+        frames = to_uint8(pictures_N3HW).cpu().numpy()
         return Translation(
             frames,
             Carry(
@@ -160,7 +164,9 @@ class FrescoTranslator:
         normalised_N3HW = to_normalised(frames_NHW3)
         background_N1HW = None
         if self.options.background_smoothing:
-            background_N1HW = background_map(motion_saliency(forward_N2HW))
+            background_N1HW = background_map(
+                motion_saliency(nearest_flows(forward_N2HW, backward_N2HW))
+            )
         return Conditioning(
             normalised_N3HW,
             self.embed(batch.prompts, batch.negative),

@@ -11,7 +11,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fresco_core.errors import ClipError
 from fresco_core.keyframes import (
+    DIFFERENCE_RESOLUTION,
     Batch,
     DifferenceCurve,
     batch_key_frames,
@@ -101,12 +103,15 @@ class Prepare:
             on_frame: called with the number of each frame decoded.
 
         Raises:
-            ClipError: the clip cannot be decoded.
+            ClipError: the clip cannot be decoded, or would be too large at working size.
         """
         curve = DifferenceCurve()
         adaptive = self._min_interval != self._max_interval
 
         def see(number: int, frame_HWC: Array) -> None:
+            if number == 0:
+                height, width, _ = frame_HWC.shape
+                self._refuse_size(path, height, width, adaptive)
             if adaptive:
                 curve.add(frame_HWC)
             if on_frame is not None:
@@ -128,6 +133,20 @@ class Prepare:
             batch_key_frames(keys, self._batch_size),
         )
 
+    def _refuse_size(self, path: Path, height: int, width: int, adaptive: bool) -> None:
+        """Raise ClipError where resizing makes a clip too large: a low, long strip grows by far.
+
+        Adaptive key frames need the clip at the size where differences are measured as well.
+        """
+        largest = max(self._resolution, DIFFERENCE_RESOLUTION if adaptive else 0)
+        rows, columns = working_size(height, width, largest)
+        if rows * columns > self._max_pixels:
+            raise ClipError(
+                f"{path}: {width}x{height} would become {columns}x{rows}, more than the "
+                f"{self._max_pixels} pixels allowed (limits.max_pixels); crop the clip, raise the "
+                f"limit or, above {DIFFERENCE_RESOLUTION}, lower key_frames.resolution"
+            )
+
     def windows(self, plan: ClipPlan) -> Generator[Window]:
         """Read the clip a second time, one window in memory at a time.
 
@@ -142,6 +161,7 @@ class Prepare:
                 while first + len(held) <= batch.new[-1]:
                     held.append(resize_frame(next(frames), self._resolution))
                 frames_THWC = np.stack(held)
+                held.clear()
                 controls_KHW = None
                 if self._detector is not None:
                     maps = [self._detector(frames_THWC[number - first]) for number in batch.new]

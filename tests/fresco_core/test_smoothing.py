@@ -1,6 +1,6 @@
 import torch
 
-from fresco_core.smoothing import background_map, motion_saliency, smooth
+from fresco_core.smoothing import background_map, smooth
 from tests.fresco_core.scenes import shifted_pairs
 
 
@@ -48,15 +48,3 @@ def test_background_map_keeps_away_from_salient_pixels():
     background = background_map(salient)
     assert background[..., 10, 13] == 0
     assert background[..., 10, 14] == 1
-
-
-def test_what_moves_unlike_the_camera_is_salient():
-    rows = torch.linspace(-1, 1, 64).view(1, 64, 1)
-    flow = torch.stack((rows.expand(1, 64, 64) * 5 + 3, rows.expand(1, 64, 64)), 1)
-    assert motion_saliency(flow).max() < 0.01  # an affine field is the camera
-    flow[:, 0, 20:36, 30:46] += 4
-    salient = motion_saliency(flow)[0, 0]
-    assert salient.shape == (32, 32)
-    assert salient[11:17, 16:22].min() > 0.9
-    assert salient[:8].max() < 0.1
-    assert salient[20:].max() < 0.1

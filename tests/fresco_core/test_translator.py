@@ -167,13 +167,18 @@ def test_shapes_that_do_not_fit_are_refused(translator):
     carry = translator.translate(scene).carry
     with pytest.raises(ValueError, match="carry"):
         translator.translate(batch(2, 64, 64), carry)
+    with pytest.raises(ValueError, match="control maps or neither"):
+        translator.translate(replace(scene, controls=None), carry)
 
 
-def test_broken_weights_are_noticed(folders):
+@pytest.mark.parametrize("layer", ["unet.conv_out", "vae.decoder.conv_out"])
+def test_broken_weights_are_noticed(folders, layer):
     translator = new_translator(folders)
-    translator.models.unet.conv_out.bias.data.fill_(float("nan"))
+    network, _, name = layer.partition(".")
+    getattr(translator.models, network).get_submodule(name).bias.data.fill_(float("nan"))
     with pytest.raises(NotFiniteError, match="float32"):
         translator.translate(batch(2))
+    assert not translator.attention.reference
 
 
 def test_smoothing_steps_move_with_the_length_of_the_schedule():
