@@ -1,6 +1,7 @@
 """Import of the YAML job files of the published FRESCO code (``--base-config``)."""
 
 import difflib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ SETTING: Mapping[str, str] = {
     "use_salinecy": "constraints.background_smoothing",
 }
 
+# Changes no result.
+IGNORED = frozenset({"max_process"})
+
 # Keys this version has nothing for: what happens instead, and when that makes no difference.
 UNSUPPORTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "use_freeu": ("FreeU stays off", lambda value: not value),
@@ -37,8 +41,8 @@ UNSUPPORTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         "all frames are written; keys/ holds the key frames",
         lambda value: bool(value),
     ),
-    "max_process": ("propagation runs in one process", lambda value: value == 1),
 }
+SWITCHES = frozenset({"use_freeu", "run_ebsynth"})
 
 
 def read_base_config(path: Path) -> tuple[Layer, tuple[str, ...]]:
@@ -63,12 +67,15 @@ def read_base_config(path: Path) -> tuple[Layer, tuple[str, ...]]:
     for key, value in content.items():
         if key in SETTING:
             values[SETTING[key]] = _value(path, key, value)
+        elif key in SWITCHES and not isinstance(value, bool):
+            shown = json.dumps(value, default=str)
+            raise ConfigError(f"{path}: {key} = {shown} is not allowed: give true or false")
         elif key in UNSUPPORTED:
             instead, makes_no_difference = UNSUPPORTED[key]
             if not makes_no_difference(value):
                 unsupported.append(f"{key} ({instead})")
-        elif key not in PER_CLIP:
-            names = [*SETTING, *UNSUPPORTED, *PER_CLIP]
+        elif key not in PER_CLIP | IGNORED:
+            names = [*SETTING, *UNSUPPORTED, *PER_CLIP, *IGNORED]
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0)
             raise ConfigError(f"{path}: {key}: no such key; did you mean {near[0]}?")
     warnings = (

@@ -18,10 +18,14 @@ from fresco_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings from one source: dotted key to value."""
+    """Settings from one source: dotted key to value.
+
+    ``typed``: values have types of their own; else they may be text, read as what the key holds.
+    """
 
     source: str
     values: Mapping[str, Any]
+    typed: bool = True
 
 
 def keys(model: type[Section] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -76,7 +80,7 @@ def read_toml(path: Path) -> Layer:
         ConfigError: the file cannot be read or is not TOML; an unknown key or a bad value.
     """
     try:
-        tables = tomllib.loads(path.read_bytes().decode())
+        tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -103,7 +107,7 @@ def checked(layer: Layer) -> Layer:
         if key not in known:
             raise ConfigError(f"{layer.source}: {key}: {unknown(key, known)}")
         try:
-            _tree({key: value})
+            _tree({key: value}, strict=layer.typed)
         except ValidationError:
             shown = json.dumps(value, default=str)
             raise ConfigError(
@@ -129,12 +133,13 @@ def unknown(key: str, known: Mapping[str, object]) -> str:
     return "no such key; frescod check-config lists all keys"
 
 
-def _tree(values: Mapping[str, Any]) -> Settings:
+def _tree(values: Mapping[str, Any], *, strict: bool = False) -> Settings:
     tree: dict[str, Any] = {}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
+        value = tuple(value) if isinstance(value, list) else value
         (tree.setdefault(section, {}) if section else tree)[name] = value
-    return Settings.model_validate(tree)
+    return Settings.model_validate(tree, strict=strict)
 
 
 def merge(*layers: Layer) -> Settings:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.base_config import PER_CLIP, SETTING, UNSUPPORTED, read_base_config
+from daemon.base_config import IGNORED, PER_CLIP, SETTING, UNSUPPORTED, read_base_config
 from daemon.config import merge
 from daemon.settings import Settings
 from fresco_core.errors import ConfigError
@@ -55,7 +55,6 @@ def test_key_takes_effect(tmp_path: Path, line: str, key: str, value: object) ->
         "gmflow_path: ./model/gmflow_sintel-0c07dcb3.pth",
         "sod_path: ./model/epoch_resnet.pth",
         "run_ebsynth: false",
-        "max_process: 4",
     ],
 )
 def test_unsupported_key_is_named(tmp_path: Path, line: str) -> None:
@@ -84,7 +83,7 @@ def test_every_key_of_the_published_code_is_known() -> None:
         "controlnet_type cond_scale use_freeu batch_size num_inference_steps num_warmup_steps "
         "end_opt_step run_ebsynth max_process gmflow_path sod_path use_salinecy video_path"
     )
-    assert set(keys.split()) == {*SETTING, *UNSUPPORTED, *PER_CLIP}
+    assert set(keys.split()) == {*SETTING, *UNSUPPORTED, *PER_CLIP, *IGNORED}
 
 
 def test_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
@@ -97,6 +96,28 @@ def test_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
 def test_bad_value_is_refused_by_its_yaml_name(tmp_path: Path) -> None:
     message = refusal(tmp_path, "batch_size: 2")
     assert "job.yaml: batch_size = 2 is not allowed: give a whole number, 3 to 16" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("seed: true", "a whole number"),
+        ('batch_size: "8"', "a whole number, 3 to 16"),
+        ("num_warmup_steps: true", "a whole number"),
+        ("num_warmup_steps: false", "a whole number"),
+        ('cond_scale: "0.7"', "a number, 0 to 2"),
+        ('use_controlnet: "false"', "true or false"),
+        ('use_freeu: "false"', "true or false"),
+        ("run_ebsynth: 1", "true or false"),
+    ],
+)
+def test_value_of_another_type_is_refused(tmp_path: Path, line: str, allowed: str) -> None:
+    message = refusal(tmp_path, line)
+    assert f"job.yaml: {line.replace(':', ' =')} is not allowed: give {allowed}" in message
+
+
+def test_number_of_processes_changes_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, "max_process: 4") == (Settings(), ())
 
 
 @pytest.mark.parametrize(
@@ -116,5 +137,6 @@ def test_empty_file_changes_nothing(tmp_path: Path) -> None:
     "file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.name
 )
 def test_examples_are_valid(file: Path) -> None:
-    layer, _ = read_base_config(file)
+    layer, warnings = read_base_config(file)
     assert merge(layer) != Settings()
+    assert not warnings

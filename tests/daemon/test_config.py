@@ -83,6 +83,15 @@ class TestBadValues:
             ("output.comparison", "perhaps", "true or false"),
             ("device", "gpu", "cpu, cuda or cuda:N"),
             ("models.base", "", "not empty"),
+            ("translation.steps", 1000, "1 to 999"),
+            ("translation.seed", True, "a whole number"),
+            ("key_frames.batch_size", "8", "3 to 16"),
+            ("key_frames.batch_size", 8.0, "3 to 16"),
+            ("control.scale", "0.5", "0 to 2"),
+            ("output.comparison", "false", "true or false"),
+            ("output.comparison", 0, "true or false"),
+            ("constraints.optimized_levels", ["1"], "each 0 to 3"),
+            ("constraints.optimized_levels", "01", "each 0 to 3"),
         ],
     )
     def test_are_refused_with_the_range(self, key: str, value: object, range_: str) -> None:
@@ -90,6 +99,10 @@ class TestBadValues:
         assert message.startswith(f"my.toml: {key} = ")
         assert range_ in message
         assert "\n" not in message
+
+    def test_a_whole_number_may_stand_for_a_number(self) -> None:
+        layer = checked(Layer("x", {"control.scale": 1}))
+        assert merge(layer).control.scale == 1.0
 
     def test_ends_of_the_range_are_allowed(self) -> None:
         for size in (3, 16):
@@ -114,6 +127,19 @@ class TestReadToml:
         file = tmp_path / "config.toml"
         file.write_text("device = cpu\n")
         with pytest.raises(ConfigError, match=r"config\.toml: not a TOML file: .*line 1"):
+            read_toml(file)
+
+    def test_byte_order_mark(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.write_bytes(b"\xef\xbb\xbf[translation]\r\nseed = 3\r\n")
+        assert merge(read_toml(file)).translation.seed == 3
+
+    def test_types_are_those_of_toml(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.write_text("[translation]\nseed = '3'\n")
+        with pytest.raises(
+            ConfigError, match=r'config\.toml: translation\.seed = "3" is not allow'
+        ):
             read_toml(file)
 
     def test_not_text(self, tmp_path: Path) -> None:
