@@ -101,7 +101,7 @@ class KeyFrames(Section):
 class Translation(Section):
     """The diffusion itself."""
 
-    steps: int = Field(default=20, ge=1, le=1000, description="Length of the noise schedule.")
+    steps: int = Field(default=20, ge=1, le=999, description="Length of the noise schedule.")
     warmup_steps: int = Field(
         default=5,
         ge=-1,
@@ -288,9 +288,22 @@ class Settings(Section):
     output: Output = Output()
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of every setting that changes the result: not where it is computed."""
-        values = self.model_dump(mode="json")
-        del values["device"], values["models"]["offline"]
+        """SHA-256 (hex) of every setting that changes the result and is not at its default.
+
+        Not where it is computed, nor what is refused. Without the defaults, a key that a later
+        version adds leaves the fingerprints of older results as they are.
+        """
+        values = self.model_dump(
+            mode="json",
+            exclude_defaults=True,
+            exclude={
+                "device": True,
+                "models": {"offline"},
+                "clips": {"on_truncated"},
+                "limits": {"max_pixels"},
+            },
+        )
+        sections = {name: value for name, value in values.items() if value}
         return hashlib.sha256(
-            json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+            json.dumps(sections, sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()

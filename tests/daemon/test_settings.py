@@ -1,5 +1,5 @@
 from daemon.config import Layer, keys, merge
-from daemon.settings import Settings
+from daemon.settings import Output, Settings
 
 
 class TestFingerprint:
@@ -20,9 +20,29 @@ class TestFingerprint:
             settings = (
                 Settings().model_copy(update={section: changed_table}) if section else changed_table
             )
-            same = key in {"device", "models.offline"}
+            same = key in {
+                "device",
+                "models.offline",
+                "limits.max_pixels",
+                "clips.on_truncated",
+            }
             assert (settings.fingerprint() == plain) is same, key
 
     def test_does_not_depend_on_how_a_number_is_written(self) -> None:
         first = merge(Layer("a", {"constraints.optimization_spatial_weight": 100}))
         assert first.fingerprint() == Settings().fingerprint()
+
+    def test_a_key_of_a_later_version_leaves_it_as_it_was(self) -> None:
+        class LaterOutput(Output):
+            sharpen: float = 0.0
+
+        class LaterSettings(Settings):
+            output: LaterOutput = LaterOutput()
+            night: bool = False
+
+        chosen = {"translation": {"seed": 4}, "output": {"crf": 20}}
+        before = Settings.model_validate(chosen).fingerprint()
+        later = LaterSettings.model_validate({**chosen, "output": LaterOutput(crf=20)})
+        assert later.fingerprint() == before
+        changed = later.model_copy(update={"output": LaterOutput(crf=20, sharpen=1.0)})
+        assert changed.fingerprint() != before
