@@ -3,6 +3,8 @@
 import os
 import re
 import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +22,21 @@ class Inbox:
     not_files: tuple[Path, ...]
 
 
-def scan(clips: Path, prompts: Path) -> Inbox:
+def scan(clips: Path, prompts: Path, output: Path) -> Inbox:
     """Pair every clip in ``clips`` with the ``.txt`` of the same stem in ``prompts``.
 
     Clips come in natural order (``2`` before ``10``). Hidden files are left out; links are
-    followed. Of two clips with one stem the second's result folder is named by its whole file name.
+    followed. A result folder is named by the clip's stem. Of several clips with one stem that goes
+    to the clip that has it in ``output`` already, else to the first; the others' folders are named
+    by their whole file names.
 
     Raises:
         OSError: a folder cannot be read.
     """
     prompt_files = _by_stem(prompts)
-    jobs: list[Job] = []
+    pairs: list[tuple[Path, Path]] = []
     without_prompt: list[Path] = []
     not_files: list[Path] = []
-    taken: set[str] = set()
     for path in _entries(clips, CLIP_SUFFIXES):
         if not path.is_file():  # a folder, a FIFO, a broken link
             not_files.append(path)
@@ -42,10 +45,32 @@ def scan(clips: Path, prompts: Path) -> Inbox:
         if prompt_file is None:
             without_prompt.append(path)
             continue
-        name = path.name if path.stem in taken else path.stem
-        taken.add(name)
-        jobs.append(Job(path, prompt_file, name))
-    return Inbox(tuple(jobs), tuple(without_prompt), tuple(not_files))
+        pairs.append((path, prompt_file))
+    names = _result_names([path for path, _ in pairs], output)
+    jobs = tuple(Job(*pair, name) for pair, name in zip(pairs, names, strict=True))
+    return Inbox(jobs, tuple(without_prompt), tuple(not_files))
+
+
+def _result_names(clips: Sequence[Path], output: Path) -> list[str]:
+    files_of = defaultdict(list)
+    for path in clips:
+        files_of[path.stem].append(path.name)
+    holder = {stem: _holder(output / stem) for stem, files in files_of.items() if len(files) > 1}
+    names: dict[str, None] = {}  # in order
+    for path in clips:
+        held = holder.get(path.stem)
+        others = held in files_of[path.stem] and held != path.name
+        names[path.name if others or path.stem in names else path.stem] = None
+    return list(names)
+
+
+def _holder(folder: Path) -> str | None:
+    """File name of the clip that a result was made from; None where there is no result."""
+    from io_pipeline.publish import read_manifest  # imports OpenCV and PyAV
+
+    clip = (read_manifest(folder) or {}).get("clip")
+    file = clip.get("file") if isinstance(clip, dict) else None
+    return file if isinstance(file, str) else None
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

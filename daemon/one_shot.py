@@ -36,7 +36,7 @@ def run_folder(
     """
     start = time.monotonic()
     try:
-        inbox = scan(clips, prompts)
+        inbox = scan(clips, prompts, output)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
     with progress or watch() as watching:

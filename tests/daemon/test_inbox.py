@@ -1,3 +1,4 @@
+import json
 import os
 import unicodedata
 from pathlib import Path
@@ -13,12 +14,12 @@ def drop(folder: Path, *names: str) -> None:
 
 
 def names(folder: Path, prompts: Path | None = None) -> list[str]:
-    return [job.name for job in scan(folder, prompts or folder).jobs]
+    return [job.name for job in scan(folder, prompts or folder, folder / "output").jobs]
 
 
 def test_clip_and_prompt_are_paired_by_stem(tmp_path: Path) -> None:
     drop(tmp_path, "a.mp4", "a.txt", "b.mkv", "b.txt", "notes.txt", "c.png", "c.txt")
-    inbox = scan(tmp_path, tmp_path)
+    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
     assert [(job.clip.name, job.prompt_file.name, job.name) for job in inbox.jobs] == [
         ("a.mp4", "a.txt", "a"),
         ("b.mkv", "b.txt", "b"),
@@ -32,7 +33,7 @@ def test_prompts_from_another_folder(tmp_path: Path) -> None:
     prompts.mkdir()
     drop(clips, "a.mp4", "a.txt")
     drop(prompts, "a.txt")
-    (job,) = scan(clips, prompts).jobs
+    (job,) = scan(clips, prompts, tmp_path).jobs
     assert job.prompt_file == prompts / "a.txt"
 
 
@@ -49,7 +50,7 @@ def test_natural_order(tmp_path: Path) -> None:
 
 def test_clip_without_prompt(tmp_path: Path) -> None:
     drop(tmp_path, "a.mp4", "b.mp4", "b.txt")
-    inbox = scan(tmp_path, tmp_path)
+    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
     assert [path.name for path in inbox.without_prompt] == ["a.mp4"]
     assert [job.name for job in inbox.jobs] == ["b"]
 
@@ -60,12 +61,39 @@ def test_two_clips_with_one_stem(tmp_path: Path) -> None:
     assert found == ["a", "a.mov", "a.mp4", "a.mp4.mkv"]
 
 
+def finish(folder: Path, manifest: object) -> None:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("holder", "found"),
+    [
+        ("a.avi", ["a", "a.mov", "a.mp4"]),
+        ("a.mov", ["a.avi", "a", "a.mp4"]),
+        ("a.mp4", ["a.avi", "a.mov", "a"]),
+        ("a.mkv", ["a", "a.mov", "a.mp4"]),  # no longer there
+    ],
+)
+def test_a_result_folder_stays_with_its_clip(tmp_path: Path, holder: str, found: list[str]) -> None:
+    drop(tmp_path, "a.avi", "a.mov", "a.mp4", "a.txt")
+    finish(tmp_path / "output/a", {"clip": {"file": holder}})
+    assert names(tmp_path) == found
+
+
+@pytest.mark.parametrize("manifest", [[], {}, {"clip": "a.mp4"}, {"clip": {"file": ["a.mp4"]}}])
+def test_a_folder_that_is_no_result_is_nobodys(tmp_path: Path, manifest: object) -> None:
+    drop(tmp_path, "a.avi", "a.mp4", "a.txt")
+    finish(tmp_path / "output/a", manifest)
+    assert names(tmp_path) == ["a", "a.mp4"]
+
+
 def test_what_is_no_file_is_named_and_left_out(tmp_path: Path) -> None:
     drop(tmp_path, "good.mp4", "good.txt", "dir.txt", "fifo.txt", "broken.txt", "target")
     (tmp_path / "dir.mp4").mkdir()
     os.mkfifo(tmp_path / "fifo.mp4")
     (tmp_path / "broken.mp4").symlink_to(tmp_path / "absent")
-    inbox = scan(tmp_path, tmp_path)
+    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
     assert [job.name for job in inbox.jobs] == ["good"]
     assert [path.name for path in inbox.not_files] == ["broken.mp4", "dir.mp4", "fifo.mp4"]
 
@@ -74,7 +102,10 @@ def test_prompt_that_is_no_file_counts_as_absent(tmp_path: Path) -> None:
     drop(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "a.txt").mkdir()
     os.mkfifo(tmp_path / "b.txt")
-    assert [path.name for path in scan(tmp_path, tmp_path).without_prompt] == ["a.mp4", "b.mp4"]
+    assert [path.name for path in scan(tmp_path, tmp_path, tmp_path / "output").without_prompt] == [
+        "a.mp4",
+        "b.mp4",
+    ]
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
@@ -87,7 +118,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
 
 def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     drop(tmp_path, ".a.mp4", ".a.txt", ".mp4", "..mp4", "...txt")
-    inbox = scan(tmp_path, tmp_path)
+    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
     assert (inbox.jobs, inbox.without_prompt, inbox.not_files) == ((), (), ())
 
 
@@ -111,7 +142,7 @@ def test_hidden_files_are_left_out(tmp_path: Path) -> None:
 )
 def test_odd_names(tmp_path: Path, stem: str) -> None:
     drop(tmp_path, f"{stem}.mp4", f"{stem}.txt")
-    (job,) = scan(tmp_path, tmp_path).jobs
+    (job,) = scan(tmp_path, tmp_path, tmp_path / "output").jobs
     assert job.name == stem
     assert job.clip.read_bytes() == job.prompt_file.read_bytes() == b"x"
 
@@ -125,4 +156,4 @@ def test_accents_are_paired_however_they_are_stored(tmp_path: Path) -> None:
 
 def test_absent_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        scan(tmp_path / "absent", tmp_path)
+        scan(tmp_path / "absent", tmp_path, tmp_path)
