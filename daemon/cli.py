@@ -1,6 +1,7 @@
 """The command line: options in, exit code out. What it does lives in the other modules."""
 
 import os
+import shlex
 import signal
 import sys
 import tomllib
@@ -17,9 +18,10 @@ from daemon.config import Layer, checked, merge, read_toml, to_toml
 from daemon.jobs import printable
 from daemon.one_shot import run_folder
 from daemon.settings import Settings
-from fresco_core.errors import FrescodError
+from fresco_core.errors import FrescodError, ModelsError
 
 INTERRUPTED = 130
+PULL = "frescod models pull"  # as in messages about missing weights
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Every option can be spelled with underscores too: --video_folder.
@@ -89,8 +91,25 @@ def gather_settings(
     values: dict[str, Any] = dict(_assignment(text) for text in assignments)
     named = {"control.type": control_type, "device": device, "translation.seed": seed}
     values.update({key: value for key, value in named.items() if value is not None})
-    layers.append(checked(Layer("command line", values)))
+    layers.append(checked(Layer("command line", values, typed=False)))
     return merge(*layers), warnings
+
+
+def pull_command(
+    config: Path | None = None,
+    base_config: Path | None = None,
+    assignments: Sequence[str] = (),
+    control_type: str | None = None,
+    **others: object,
+) -> str:
+    """The command line that fetches what these options need; others make no difference."""
+    options = {"--config": config, "--base-config": base_config, "--control-type": control_type}
+    words = [*PULL.split()]
+    for name, value in options.items():
+        words += [name, str(value)] if value is not None else []
+    for assignment in assignments:
+        words += ["--set", assignment]
+    return shlex.join(words)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -149,15 +168,19 @@ def run(
     settings or missing weights.
     """
     settings, warnings = gather_settings(**options)
-    return run_folder(
-        video_folder,
-        prompt_folder or video_folder,
-        output_folder,
-        settings,
-        warnings=warnings,
-        force=force,
-        debug=debug,
-    )
+    try:
+        return run_folder(
+            video_folder,
+            prompt_folder or video_folder,
+            output_folder,
+            settings,
+            warnings=warnings,
+            force=force,
+            debug=debug,
+        )
+    except ModelsError as error:
+        text = str(error).replace(f"run `{PULL}`", f"run `{pull_command(**options)}`")
+        raise ModelsError(text) from error
 
 
 @cli.command()
@@ -188,7 +211,7 @@ def models_list(**options: Any) -> int:
     settings, _ = gather_settings(**options)
     from daemon.weights import list_weights
 
-    return list_weights(settings)
+    return list_weights(settings, pull_command(**options))
 
 
 @models.command("pull")

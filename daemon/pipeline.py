@@ -61,7 +61,7 @@ def run(
     Models are loaded once, by ``load``, and only when there is a clip to translate.
 
     Raises:
-        FrescodError: the models cannot be loaded.
+        FrescodError: the models cannot be loaded, whatever the reason.
     """
     stages: Stages | None = None
     results: list[JobResult] = []
@@ -78,7 +78,7 @@ def run(
             outcome, reason = Outcome.FAILED, str(error)
         if outcome is Outcome.DONE:
             if stages is None:
-                stages = load(settings)
+                stages = _loaded(load, settings, progress if debug else None)
                 start = time.monotonic()  # loading is not the clip's own time
             try:
                 translate_clip(job, prints, settings, output, stages, progress)
@@ -166,6 +166,21 @@ def translate_clip(
                 manifest(job, prints, prompt, settings, plan, stages.facts, clock.seconds, warnings)
             )
         tell("publish", plan.info.frame_count, plan.info.frame_count)
+        for warning in publisher.warnings:
+            progress.warn(f"{printable(job.clip.name)}: {warning}")
+
+
+def _loaded(
+    load: Callable[[Settings], "Stages"], settings: Settings, tracing: Progress | None
+) -> "Stages":
+    try:
+        return load(settings)
+    except FrescodError:
+        raise
+    except Exception as error:
+        if tracing is not None:
+            tracing.trace(traceback.format_exc())
+        raise FrescodError(_unexpected(error)) from error
 
 
 def _unexpected(error: Exception) -> str:

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from daemon.settings import Settings
-from daemon.weights import missing_weights, model_sources
+from daemon.weights import flow_weights, missing_message, missing_weights, model_sources
 from fresco_core.attention import AttentionOptions
 from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow import load_flow
+from fresco_core.hub import HubError
 from fresco_core.models import DiffusionModels, load_diffusion_models
 from fresco_core.optimization import OptimizationOptions
 from fresco_core.options import TranslationOptions
-from fresco_core.prompts import cut_off
+from fresco_core.prompts import cut_off, effective_prompts
 from fresco_core.propagation import PropagationOptions
 from fresco_core.translator import FrescoTranslator
 from io_pipeline.control_maps import load_detector
@@ -62,21 +63,26 @@ def load_stages(settings: Settings) -> Stages:
     control, frames = settings.control, settings.key_frames
     sources = model_sources(settings)
     if settings.models.offline and (problems := missing_weights(settings)):
-        raise ModelsError("; ".join(problems))
-    models = load_diffusion_models(
-        **sources, device=device, dtype=dtype, offline=settings.models.offline
-    )
+        raise ModelsError(missing_message(problems))
     detector = None
-    if control.enabled:
-        detector = load_detector(
-            control.type,
-            source=control.source or None,
-            canny_low=control.canny_low,
-            canny_high=control.canny_high,
-            device=str(device),
-            offline=settings.models.offline,
+    try:
+        models = load_diffusion_models(
+            **sources, device=device, dtype=dtype, offline=settings.models.offline
         )
-    flow = load_flow(settings.flow.model, settings.flow.weights or None, device)
+        if control.enabled:
+            detector = load_detector(
+                control.type,
+                source=control.source or None,
+                canny_low=control.canny_low,
+                canny_high=control.canny_high,
+                device=str(device),
+                offline=settings.models.offline,
+            )
+    except HubError as error:  # it names the first that is missing: name them all
+        problems = missing_weights(settings) or [str(error)]
+        raise ModelsError(f"from the hub: {error.reason}; {missing_message(problems)}") from error
+    flow = load_flow(settings.flow.model, flow_weights(settings), device)
+    options = translation_options(settings)
     return Stages(
         prepare=Prepare(
             detector,
@@ -88,9 +94,9 @@ def load_stages(settings: Settings) -> Stages:
             on_truncated=settings.clips.on_truncated,
             max_pixels=settings.limits.max_pixels,
         ),
-        translate=Translate(FrescoTranslator(models, flow, translation_options(settings))),
+        translate=Translate(FrescoTranslator(models, flow, options)),
         propagate=Propagate(flow, propagation_options(settings)),
-        inspect=lambda prompt: _cut(models, prompt),
+        inspect=lambda prompt: _cut(models, options, prompt),
         facts={
             "device": _device_name(device),
             "dtype": str(dtype).removeprefix("torch."),
@@ -176,11 +182,22 @@ def propagation_options(settings: Settings) -> PropagationOptions:
     return PropagationOptions(**settings.propagation.model_dump())
 
 
-def _cut(models: DiffusionModels, prompt: Prompt) -> tuple[str, ...]:
+def _cut(models: DiffusionModels, options: TranslationOptions, prompt: Prompt) -> tuple[str, ...]:
+    positive, negative = effective_prompts(
+        prompt.positive,
+        prompt.negative,
+        models.base_name,
+        added=options.added_prompt,
+        default_negative=options.negative_prompt,
+    )
+    texts = [("positive", positive)]
+    # The published negative prompts are as long as they are: nobody needs to be told at each clip.
+    if prompt.negative is not None or options.negative_prompt is not None:
+        texts.append(("negative", negative))
     return tuple(
         f"{kind} prompt is too long for the text encoder, cut off: {rest}"
-        for kind, text in (("positive", prompt.positive), ("negative", prompt.negative))
-        if text and (rest := cut_off(models.tokenizer, text))
+        for kind, text in texts
+        if (rest := cut_off(models.tokenizer, text))
     )
 
 

@@ -1,5 +1,7 @@
 """``frescod models``: which weights the settings name, what is missing, and fetching it."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from daemon.jobs import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow.raft import cached_raft_weights, pull_raft_weights
+from fresco_core.hub import PULL, PULL_COMMAND
 from fresco_core.models import missing_models, pull_models
 from io_pipeline.control_maps import DEFAULT_SOURCE, find_detector
 
@@ -25,6 +28,11 @@ def model_sources(settings: Settings) -> dict[str, Any]:
     }
 
 
+def flow_weights(settings: Settings) -> str | None:
+    """The weights file of the flow model; None for its own."""
+    return os.path.expanduser(settings.flow.weights) or None
+
+
 def missing_weights(settings: Settings) -> list[str]:
     """What is not on this machine or damaged: one line each, with the remedy."""
     problems = missing_models(**model_sources(settings))
@@ -34,15 +42,27 @@ def missing_weights(settings: Settings) -> list[str]:
         except FrescodError as error:
             problems.append(str(error))
     if settings.flow.model == "raft":
-        path = Path(settings.flow.weights or cached_raft_weights())
+        own = flow_weights(settings)
+        path = Path(own or cached_raft_weights())
         if not path.is_file():
-            remedy = "correct the path" if settings.flow.weights else "run `frescod models pull`"
+            remedy = "correct the path" if own else PULL
             problems.append(f"RAFT weights {path} not found: {remedy}")
     return problems
 
 
-def list_weights(settings: Settings) -> int:
-    """Print what the settings name and what of it is missing; exit code 78 where something is."""
+def missing_message(problems: Sequence[str]) -> str:
+    """What `missing_weights` found, in one line with the remedy most have in common at its end."""
+    remedy = f": {PULL}"
+    here = [problem for problem in problems if not problem.endswith(remedy)]
+    on_hub = [problem.removesuffix(remedy) for problem in problems if problem.endswith(remedy)]
+    return "; ".join([*here, *on_hub]) + (remedy if on_hub else "")
+
+
+def list_weights(settings: Settings, pull: str = PULL_COMMAND) -> int:
+    """Print what the settings name and what of it is missing; exit code 78 where something is.
+
+    ``pull`` is the command line that fetches it.
+    """
     control, flow = settings.control, settings.flow
     sources = model_sources(settings)
     detector = None
@@ -59,6 +79,7 @@ def list_weights(settings: Settings) -> int:
             click.echo(f"{title:<16}{printable(source)}")
     problems = missing_weights(settings)
     for problem in problems:
+        problem = problem.replace(f"run `{PULL_COMMAND}`", f"run `{pull}`")
         click.echo(f"missing: {printable(problem)}")
     if not problems:
         click.echo("all of it is on this machine")

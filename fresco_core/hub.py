@@ -10,8 +10,20 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from fresco_core.errors import ModelsError
 
-PULL = "run `frescod models pull` with a network"
+PULL_COMMAND = "frescod models pull"
+PULL = f"run `{PULL_COMMAND}` with a network"
 _ANSWER_SECONDS = 10  # how long the hub may take to answer before it counts as unreachable
+
+
+class HubError(ModelsError):
+    """The hub does not give what this machine lacks; ``reason`` tells why, in a few words."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(
+            f"{what} is not on this machine and the hub does not give it ({reason}): "
+            f"{PULL}, or give a local path"
+        )
+        self.reason = reason
 
 
 def is_hub_id(source: str) -> bool:
@@ -44,8 +56,9 @@ def fetch_folder(repository: str, choose: Callable[[list[str]], list[str]]) -> P
         choose: of all file names of the repository, those wanted.
 
     Raises:
-        ModelsError: the hub cannot be reached in ten seconds, has no such repository or wants a
+        HubError: the hub cannot be reached in ten seconds, has no such repository or wants a
             login.
+        ModelsError: the repository has not what is wanted.
     """
 
     def download() -> Path:
@@ -79,10 +92,7 @@ def _ask(what: str, download: Callable[[], Path]) -> Path:
         raise
     # The library's errors are those of whichever HTTP client it was built on.
     except Exception as error:
-        raise ModelsError(
-            f"{what} is not on this machine and the hub does not give it ({_reason(error)}): "
-            f"{PULL}, or give a local path"
-        ) from error
+        raise HubError(what, _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -129,8 +129,8 @@ def locate(source: str, kind: Kind, offline: bool) -> Path:
         return _complete(place, kind, "put the missing files there or name another model")
     if not hub.is_hub_id(source):
         raise ModelsError(
-            f"{kind.title} {source} not found: give a folder, a .safetensors file, or a hub id and "
-            "run `frescod models pull`"
+            f"{kind.title} {source} not found: give a folder, a .safetensors file, or a hub id "
+            f"for `{hub.PULL_COMMAND}`"
         )
     cached = hub.cached_folder(source)
     if cached is not None and not kind.missing(file_names(cached)):
