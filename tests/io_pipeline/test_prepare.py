@@ -76,6 +76,31 @@ def test_progress_counts_frames(tmp_path):
     assert seen == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("resolution", "adaptive", "becomes"),
+    [(512, False, "16384x512"), (64, True, "16384x512"), (1024, True, "32768x1024")],
+)
+def test_a_strip_that_resizing_makes_too_large_is_refused(
+    tmp_path, monkeypatch, resolution, adaptive, becomes
+):
+    clip = make_clip(tmp_path / "strip.mp4", frames=3, width=512, height=16)
+    changes = {"resolution": resolution, "max_interval": 6 if adaptive else 3}
+    width, height = map(int, becomes.split("x"))
+    stage = prepare(max_pixels=width * height - 1, **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "resize", None)  # refused before anything is resized
+        remedy = r"strip\.mp4: .*limits\.max_pixels.*key_frames\.resolution"
+        with pytest.raises(ClipError, match=remedy) as refusal:
+            stage.plan(clip)
+    assert f"512x16 would become {becomes}, more than" in str(refusal.value)
+    assert prepare(max_pixels=width * height, **changes).plan(clip).info.frame_count == 3
+
+
+def test_only_sizes_that_are_needed_count(tmp_path):
+    clip = make_clip(tmp_path / "strip.mp4", frames=3, width=512, height=16)
+    assert prepare(max_pixels=64 * 2048).plan(clip).working_size == (64, 2048)
+
+
 def test_a_clip_that_is_none_is_refused(tmp_path):
     (tmp_path / "clip.mp4").write_text("not a video")
     with pytest.raises(ClipError, match=r"clip\.mp4"):
