@@ -4,16 +4,18 @@ Legend: H, W = height and width at working size, C = 3 (red, green, blue).
 """
 
 import json
+import os
 import shutil
-from contextlib import suppress
+import time
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fresco_core.errors import FrescodError
 from io_pipeline.clip_info import ClipInfo
 from io_pipeline.clip_writer import ClipWriter, resized
 from io_pipeline.contact_sheet import ContactSheet, sample_numbers
@@ -24,7 +26,7 @@ REPLACED = ".replaced"
 MANIFEST = "manifest.json"
 
 
-class Publisher:
+class Publisher(AbstractContextManager["Publisher"]):
     """Builds ``<output_root>/.staging/<name>/`` and renames it to ``<output_root>/<name>``.
 
     ``working_size`` is (height, width) of the frames that are written. ``blend.mp4`` gets the
@@ -32,7 +34,8 @@ class Publisher:
     side by side at working size. Left-overs of an interrupted run under that name are removed.
 
     A context manager: left without :meth:`finish`, nothing of it remains. Raises FrescodError
-    where the disk is full or may not be written.
+    where the disk is full or may not be written, and where something that is no result of an
+    earlier run has the result's name: only results are ever replaced.
     """
 
     def __init__(
@@ -61,8 +64,12 @@ class Publisher:
         self._sheet = ContactSheet()
         self._writers: list[ClipWriter] = []
         with writing(self._staging):
+            self._refuse_to_replace()
             self._settle()
+            new = [folder for folder in (output_root, *output_root.parents) if not folder.exists()]
             _make_folder(self._staging / "keys")
+            for folder in new:
+                sync(folder.parent)
         try:
             self._blend = self._writer("blend.mp4", info.width, info.height, crf, preset, True)
             self._comparison = (
@@ -107,9 +114,12 @@ class Publisher:
     def finish(self, manifest: dict[str, Any]) -> Path:
         """Complete the result and show it under its name; returns the folder.
 
-        ``manifest`` becomes manifest.json, this publisher's warnings added to its "warnings".
-        An older result under the name is replaced. Raises ValueError where frames are missing.
+        ``manifest`` becomes manifest.json, this publisher's warnings added to its "warnings" and
+        the seconds spent in here, up to the writing of manifest.json itself, to "publish" in its
+        "seconds". An older result under the name is replaced. Raises ValueError where frames are
+        missing.
         """
+        start = time.monotonic()
         if self._written != self.info.frame_count:
             self.abort()
             raise ValueError(
@@ -120,14 +130,10 @@ class Publisher:
                 writer.close()
             if self._samples:
                 self._write_png(self._staging / "contact_sheet.png", self._sheet.draw())
-            warnings = [*manifest.get("warnings", ()), *self.warnings]
-            text = json.dumps({**manifest, "warnings": warnings}, indent=2, ensure_ascii=False)
             with writing(self._staging):
-                # File names that are not UTF-8 are kept as JSON's own escapes.
-                encoded = text.encode("utf-8", "backslashreplace")
-                (self._staging / MANIFEST).write_bytes(encoded + b"\n")
                 for path in sorted(self._staging.rglob("*")):
                     sync(path)
+                self._write_manifest(manifest, time.monotonic() - start)
                 sync(self._staging)
             with writing(self.folder):
                 self._show()
@@ -143,15 +149,7 @@ class Publisher:
         with suppress(OSError):
             self._settle()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._staging.exists():
             self.abort()
 
@@ -173,13 +171,34 @@ class Publisher:
     def _panel(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return resized(frame_HWC, self._width, self._height)
 
+    def _write_manifest(self, manifest: dict[str, Any], spent: float) -> None:
+        warnings = [*manifest.get("warnings", ()), *self.warnings]
+        seconds = dict(manifest.get("seconds", {}))
+        seconds["publish"] = round(seconds.get("publish", 0.0) + spent, 3)
+        complete = {**manifest, "seconds": seconds, "warnings": warnings}
+        text = json.dumps(complete, indent=2, ensure_ascii=False)
+        path = self._staging / MANIFEST
+        # File names that are not UTF-8 are kept as JSON's own escapes.
+        path.write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
+        sync(path)
+
     def _write_png(self, path: Path, picture_HWC: NDArray[np.uint8]) -> None:
         # Encoded in memory: OpenCV reports a failed write only by its return value.
         _, data = cv2.imencode(".png", cv2.cvtColor(picture_HWC, cv2.COLOR_RGB2BGR))
         with writing(path):
             path.write_bytes(data.tobytes())
 
+    def _refuse_to_replace(self) -> None:
+        """Anything but an older result stays: an output folder may hold the user's own things."""
+        is_result = not self.folder.is_symlink() and read_manifest(self.folder) is not None
+        if os.path.lexists(self.folder) and not is_result:
+            raise FrescodError(
+                f"{self.folder}: exists and is no result of frescod; move it or choose another "
+                "output folder"
+            )
+
     def _show(self) -> None:
+        self._refuse_to_replace()  # again: it may have come since
         if self.folder.exists():
             self._replaced.parent.mkdir(exist_ok=True)
             self.folder.rename(self._replaced)

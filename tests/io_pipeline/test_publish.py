@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import resource
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +21,7 @@ from fresco_core.errors import FrescodError
 from io_pipeline import publish
 from io_pipeline.contact_sheet import ContactSheet, sample_numbers
 from io_pipeline.publish import Publisher, read_manifest
-from io_pipeline.video import ClipInfo, scan_clip
+from io_pipeline.video import ClipInfo, ClipWriter, scan_clip
 from tests.io_pipeline.media import decode, make_clip, picture, probe
 
 HEIGHT, WIDTH = 64, 128
@@ -123,8 +125,33 @@ class TestResult:
         with publisher(root, info) as to:
             write_all(to)
             folder = to.finish({"clip": "ä\udcff.mp4", "warnings": ["one"]})
-        assert read_manifest(folder) == {"clip": "ä\udcff.mp4", "warnings": ["one"]}
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        assert list(manifest) == ["clip", "warnings", "seconds"]
+        assert manifest["clip"] == "ä\udcff.mp4"
+        assert manifest["warnings"] == ["one"]
         assert "ä" in (folder / "manifest.json").read_bytes().decode()
+
+    def test_seconds_count_finishing_too(
+        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        close = ClipWriter.close
+
+        def slow(self: ClipWriter) -> None:
+            time.sleep(0.2)
+            close(self)
+
+        monkeypatch.setattr(ClipWriter, "close", slow)
+        with publisher(root, info) as to:
+            write_all(to)
+            start = time.monotonic()
+            folder = to.finish({"seconds": {"translate": 9.5, "publish": 100.25}})
+            spent = time.monotonic() - start
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        assert manifest["seconds"]["translate"] == 9.5
+        # Two files, each closed slowly.
+        assert 0.4 <= manifest["seconds"]["publish"] - 100.25 <= spent + 0.001
 
     def test_what_became_of_the_sound_is_told(self, root: Path, tmp_path: Path) -> None:
         path = make_clip(tmp_path / "a.mov", frames=2, sound=1, sound_codec="pcm_s16le")
@@ -169,7 +196,7 @@ class TestResult:
             write_all(to)
             folder = to.finish({"name": name})
         assert [path.name for path in root.iterdir()] == [name]
-        assert read_manifest(folder) == {"name": name, "warnings": []}
+        assert (read_manifest(folder) or {})["name"] == name
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".staging", ".replaced"])
     def test_impossible_names(self, root: Path, info: ClipInfo, name: str) -> None:
@@ -276,6 +303,129 @@ class TestAllOrNothing:
         assert sorted(path.name for path in root.iterdir()) == ["one", "two"]
 
 
+class TestOthersThings:
+    """Only results are replaced: an output folder may hold whatever its user keeps there."""
+
+    @pytest.fixture
+    def theirs(self, root: Path) -> Path:
+        """A folder that is no result and has the name of one."""
+        (root / "clip").mkdir(parents=True)
+        (root / "clip" / "thesis.txt").write_text("years of work")
+        return root / "clip"
+
+    def test_a_folder_of_the_same_name_stays(
+        self, root: Path, info: ClipInfo, theirs: Path
+    ) -> None:
+        with pytest.raises(FrescodError, match="exists and is no result of frescod; move it"):
+            publisher(root, info)
+        assert names(root) == ["clip", "clip/thesis.txt"]
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"a": '])
+    def test_a_manifest_that_is_none(
+        self, root: Path, info: ClipInfo, theirs: Path, text: str
+    ) -> None:
+        (theirs / "manifest.json").write_text(text)
+        with pytest.raises(FrescodError, match="is no result"):
+            publisher(root, info)
+        assert names(root) == ["clip", "clip/manifest.json", "clip/thesis.txt"]
+
+    def test_a_file_stays(self, root: Path, info: ClipInfo) -> None:
+        root.mkdir()
+        (root / "clip").write_text("mine")
+        with pytest.raises(FrescodError, match="is no result"):
+            publisher(root, info)
+        assert (root / "clip").read_text() == "mine"
+
+    @pytest.mark.parametrize("broken", [False, True])
+    def test_a_link_stays(self, root: Path, info: ClipInfo, tmp_path: Path, broken: bool) -> None:
+        """Even one to a result: that lies where another run put it."""
+        target = tmp_path / "elsewhere"
+        if not broken:
+            with publisher(root, info, "other") as to:
+                publish_all(to).rename(target)
+        root.mkdir(exist_ok=True)
+        (root / "clip").symlink_to(target)
+        with pytest.raises(FrescodError, match="is no result"):
+            publisher(root, info)
+        assert (root / "clip").readlink() == target
+        assert (target / "blend.mp4").exists() is not broken
+
+    def test_a_folder_that_came_meanwhile_stays(self, root: Path, info: ClipInfo) -> None:
+        with publisher(root, info) as to:
+            write_all(to)
+            (root / "clip").mkdir()
+            (root / "clip" / "thesis.txt").touch()
+            with pytest.raises(FrescodError, match="is no result"):
+                to.finish({})
+        assert names(root) == ["clip", "clip/thesis.txt"]
+
+    def test_left_overs_of_a_crash_do_not_hide_it(
+        self, root: Path, info: ClipInfo, theirs: Path
+    ) -> None:
+        older = root / ".replaced" / "clip"
+        older.mkdir(parents=True)
+        (older / "manifest.json").write_text("{}")
+        with pytest.raises(FrescodError, match="is no result"):
+            publisher(root, info)
+        assert (theirs / "thesis.txt").exists()
+        assert (older / "manifest.json").exists()
+
+
+class TestDurability:
+    def test_the_folders_above_a_new_output_folder_are_synced(
+        self, tmp_path: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[Path] = []
+        monkeypatch.setattr(publish, "sync", synced.append)
+        root = tmp_path / "new" / "output"
+        publisher(root, info).abort()
+        assert sorted(synced) == [tmp_path, tmp_path / "new"]
+        synced.clear()
+        publisher(root, info).abort()
+        assert synced == []
+
+    def test_all_is_synced_before_it_is_shown(
+        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[str] = []
+        monkeypatch.setattr(
+            publish, "sync", lambda path: synced.append(str(path.relative_to(root)))
+        )
+        root.mkdir()
+        with publisher(root, info) as to:
+            folder = publish_all(to)
+        staged = [f".staging/clip/{name}" for name in names(folder)]
+        assert sorted(synced) == sorted([".", ".staging/clip", *staged])
+        assert synced[-1] == "."
+
+    @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+    def test_a_file_system_that_cannot_sync_folders(
+        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        refused = _refuse_to_sync(monkeypatch, number, stat.S_ISDIR)
+        with publisher(root, info) as to:
+            folder = publish_all(to)
+        assert read_manifest(folder) is not None
+        assert len(refused) > 2
+
+    def test_a_file_that_cannot_be_synced_is_an_error(
+        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _refuse_to_sync(monkeypatch, errno.EINVAL, stat.S_ISREG)
+        with pytest.raises(FrescodError, match="cannot be written"), publisher(root, info) as to:
+            publish_all(to)
+        assert names(root) == []
+
+    def test_a_folder_with_a_bad_disk_is_an_error(
+        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root.mkdir()
+        _refuse_to_sync(monkeypatch, errno.EIO, stat.S_ISDIR)
+        with pytest.raises(FrescodError, match="cannot be written"), publisher(root, info) as to:
+            publish_all(to)
+        assert names(root) == []
+
+
 class TestDiskErrors:
     @pytest.mark.parametrize("room", [0, 20_000, 60_000])
     def test_a_full_disk_while_encoding(self, root: Path, tmp_path: Path, room: int) -> None:
@@ -352,6 +502,23 @@ def file_size_limit(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _refuse_to_sync(
+    patch: pytest.MonkeyPatch, number: int, which: Callable[[int], bool]
+) -> list[int]:
+    """Let fsync fail for files of a kind; the list grows with every refusal."""
+    refused: list[int] = []
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if which(os.fstat(descriptor).st_mode):
+            refused.append(descriptor)
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    patch.setattr(os, "fsync", refuse)
+    return refused
 
 
 def _die_at_rename(patch: pytest.MonkeyPatch, number: int) -> None:
