@@ -4,12 +4,12 @@ Legend: H, W = height and width of a frame as displayed, C = 3 (red, green, blue
 """
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from av import VideoFrame
@@ -77,7 +77,7 @@ def scan_clip(
     return replace(info, warnings=(*info.warnings, disagrees))
 
 
-class ClipReader:
+class ClipReader(AbstractContextManager["ClipReader"]):
     """A clip's frames in presentation order, exactly ``info.frame_count`` of them.
 
     An iterator to be used once, from one thread; a context manager. Holds a bounded number of
@@ -114,15 +114,7 @@ class ClipReader:
         """Release the decoder and the file."""
         self._frames.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _pyav(self) -> _Frames:

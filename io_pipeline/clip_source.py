@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import av.error
@@ -20,7 +19,7 @@ _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf"
 _COPY_AGAIN = "copy it again or re-encode it"
 
 
-class ClipSource:
+class ClipSource(AbstractContextManager["ClipSource"]):
     """One sequential pass over a clip's decoded frames, with O(1) frames in memory.
 
     ``threads`` is the fixed number of decoding threads: several clips are decoded side by side.
@@ -107,15 +106,7 @@ class ClipSource:
         self.stream.codec_context.flush_buffers()
         self._container.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _video_stream(self) -> Any:

@@ -5,11 +5,10 @@ Legend: H, W = height and width of a frame, C = 3 (red, green, blue).
 
 import bisect
 import math
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import av.error
@@ -22,10 +21,11 @@ from io_pipeline.colour import FromRGB
 from io_pipeline.sound import Sound, sample_rates
 from io_pipeline.writing import writing
 
-_MAX_TIMESCALE = 2**31 - 1
+# FFmpeg's fractions and timescales hold 32 bits with a sign.
+_MAX_INTEGER = 2**31 - 1
 
 
-class ClipWriter:
+class ClipWriter(AbstractContextManager["ClipWriter"]):
     """Encodes frames one by one; at most the encoder's look-ahead is held in memory.
 
     The mp4 gets the presentation times, average rate, pixel aspect and colour tags of ``info``
@@ -82,12 +82,13 @@ class ClipWriter:
                 },
             )
         try:
-            self._stream = self._container.add_stream("libx264", rate=info.frame_rate)
+            rate = _encoders_rate(info.frame_rate)
+            self._stream = self._container.add_stream("libx264", rate=rate)
             context = self._stream.codec_context
             context.width, context.height = self.width, self.height
             context.pix_fmt = pixel_format
             context.time_base = self._time_base
-            context.framerate = info.frame_rate
+            context.framerate = rate
             context.thread_count = threads
             context.color_range = 1
             context.colorspace = colour.matrix
@@ -152,16 +153,8 @@ class ClipWriter:
         with suppress(av.error.FFmpegError, OSError, ValueError):
             self._container.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
             self.close()
         else:
             self.abandon()
@@ -184,14 +177,23 @@ class ClipWriter:
 def _timescale(info: ClipInfo) -> int:
     """Ticks per second in which all frame times and the clip's whole length are whole numbers."""
     timescale = math.lcm(info.time_base.denominator, info.frame_rate.numerator)
-    return timescale if timescale <= _MAX_TIMESCALE else info.time_base.denominator
+    return timescale if timescale <= _MAX_INTEGER else info.time_base.denominator
+
+
+def _encoders_rate(rate: Fraction) -> Fraction:
+    """The frame rate, or the nearest to it that the encoder can be told.
+
+    Uneven times make averages of long fractions. It is only a hint: the frames' times decide.
+    """
+    near = rate.limit_denominator(max(1, _MAX_INTEGER // math.ceil(rate)))
+    return max(near, Fraction(1, _MAX_INTEGER))
 
 
 def _movie_timescale(timescale: int, sound_from: Path | None) -> int:
     """Ticks per second that hold the start of the picture and of every sound track exactly."""
     for rate in sample_rates(sound_from) if sound_from is not None else ():
         common = math.lcm(timescale, rate)
-        timescale = common if common <= _MAX_TIMESCALE else timescale
+        timescale = common if common <= _MAX_INTEGER else timescale
     return timescale
 
 

@@ -1,7 +1,6 @@
 """The sound tracks of one file, copied into another while its frames are written."""
 
 from collections.abc import Generator
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -104,11 +103,15 @@ class Sound:
         streams = [self._source.streams[index] for index in self._tracks]
         if not streams:
             return
-        # A cut file ends in an error or a partial packet: the sound ends there as well.
-        with suppress(av.error.FFmpegError):
+        try:
             for packet in self._source.demux(streams):
+                # A cut file may end in a partial packet; that it is cut is told with the picture.
                 if packet.size and packet.dts is not None and not packet.is_corrupt:
                     yield packet
+        except av.error.FFmpegError as error:
+            self.warnings.append(
+                f"the sound ends early: the rest cannot be read ({error.strerror})"
+            )
 
 
 class _Copied:

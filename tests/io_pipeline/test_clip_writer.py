@@ -1,18 +1,25 @@
 """A clip written again has the same frames, times, rate, size, colours and sound."""
 
+import errno
 import io
+import itertools
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+import av.error
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fresco_core.errors import ClipError, FrescodError
+from io_pipeline import sound
 from io_pipeline.video import ClipReader, ClipWriter, scan_clip
 from tests.io_pipeline.media import (
     NTSC,
@@ -107,6 +114,33 @@ class TestWriter:
         assert after.times == probe(path).times == [time * base for time in UNEVEN]
         assert after.rate == info.frame_rate
 
+    def test_an_average_rate_of_a_long_fraction(self, tmp_path: Path) -> None:
+        """Frames hidden by an edit list make the container's own average rate useless."""
+        base = Fraction(1, 1_000_000_007)
+        shown = [40_000_000 * number + number**2 for number in range(7)]
+        path = make_clip(tmp_path / "a.mp4", times=[*range(-10, 0), *shown], time_base=base)
+        info, _, result = rewrite(path)
+        assert info.frame_rate.numerator > 2**31
+        assert probe(result).times == probe(path).times == [time * base for time in shown]
+        assert float(probe(result).rate) == pytest.approx(float(info.frame_rate), rel=1e-6)
+
+    @pytest.mark.parametrize(
+        "rate",
+        [
+            Fraction(29_989 * 90_000, 90_017_003),
+            Fraction(10**15, 10**15 - 1),
+            Fraction(2**40, 2**20 + 1),
+            Fraction(1, 2**40),
+        ],
+    )
+    def test_rates_the_encoder_cannot_be_told(self, tmp_path: Path, rate: Fraction) -> None:
+        path = make_clip(tmp_path / "a.mp4", frames=3)
+        info = replace(scan_clip(path), frame_rate=rate)
+        with ClipReader(info) as reader, ClipWriter(tmp_path / "b.mp4", info) as writer:
+            for frame in reader:
+                writer.write(frame)
+        assert probe(tmp_path / "b.mp4").times == probe(path).times
+
     def test_frames_keep_their_order(self, tmp_path: Path) -> None:
         _, _, result = rewrite(make_clip(tmp_path / "a.mp4", frames=40))
         for number, frame in enumerate(read(result)):
@@ -190,6 +224,20 @@ class TestWriter:
             length = min(len(before), len(after))
             assert length > 90_000
             assert float(np.abs(before[:length] - after[:length]).mean()) < 0.01
+
+    def test_sound_that_cannot_be_read_to_its_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = make_clip(tmp_path / "a.mp4", frames=48, sound=1)
+        open_source = sound._open
+        monkeypatch.setattr(sound, "_open", lambda source: _Breaking(open_source(source), after=9))
+        _, writer, result = rewrite(path, sound_from=path)
+        assert writer.warnings == [
+            "the sound ends early: the rest cannot be read (Input/output error)"
+        ]
+        before, after = probe(path), probe(result)
+        assert after.times == before.times
+        assert after.sound == [before.sound[0][:9]]
 
     def test_sound_is_interleaved(self, tmp_path: Path) -> None:
         path = make_clip(tmp_path / "a.mp4", frames=240, sound=1)
@@ -312,6 +360,27 @@ def test_a_clip_ten_times_longer_needs_no_more_memory(tmp_path: Path) -> None:
         assert counted == seen == frames
         peaks.append(peak)
     assert peaks[1] < 1.1 * peaks[0]
+
+
+class _Breaking:
+    """A container that fails after some packets, as on a bad disk."""
+
+    def __init__(self, container: Any, after: int) -> None:
+        self._container = container
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def __enter__(self) -> Any:
+        return self._container
+
+    def __exit__(self, *error: object) -> None:
+        self._container.close()
+
+    def demux(self, streams: Any) -> Iterator[Any]:
+        yield from itertools.islice(self._container.demux(streams), self._after)
+        raise av.error.OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def _sound(path: Path) -> list[NDArray[np.float32]]:
