@@ -1,15 +1,12 @@
 """Jobs: one clip, its prompt and the settings; what became of it."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from daemon.settings import Settings
 from fresco_core.errors import ClipError
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,10 @@ def is_done(folder: Path, prints: Fingerprints) -> bool:
 
     A folder appears under its name only when complete, so its manifest speaks for all of it.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        return bool(manifest["fingerprints"] == asdict(prints))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    from io_pipeline.publish import read_manifest  # imports the decoder
+
+    manifest = read_manifest(folder) or {}
+    return bool(manifest.get("fingerprints") == asdict(prints))
 
 
 def printable(name: str | Path) -> str:
