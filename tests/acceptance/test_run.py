@@ -128,6 +128,24 @@ class TestRefused:
         assert "Traceback" not in result.stderr
         assert not (tmp_path / "output").exists()
 
+    def test_weights_that_the_hub_does_not_give(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        (tmp_path / "clips").mkdir()
+        drop(tmp_path / "clips", "a.mp4", 2)
+        (tmp_path / "my job.yaml").write_text("sd_path: nobody/nothing\n")
+        result = frescod(
+            *("run", "--video-folder", "clips", "--base-config", "my job.yaml"), cwd=tmp_path
+        )
+        assert result.returncode == 78
+        last = result.stderr.splitlines()[-1]
+        for name in ("nobody/nothing", "sd-vae-ft-mse", "sd-controlnet-hed", "ControlNetHED.pth"):
+            assert last.count(name) == 1
+        assert "HF_HUB_OFFLINE is set" in last
+        assert last.endswith("run `frescod models pull --base-config 'my job.yaml'` with a network")
+        assert "Traceback" not in result.stderr
+
     def test_absent_device(self, tmp_path: Path) -> None:
         drop(tmp_path, "a.mp4", 2)
         result = frescod("run", "--video-folder", ".", "--device", "cuda:7", cwd=tmp_path)

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -5,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from daemon.cli import cli, gather_settings, run_command
-from fresco_core.errors import ConfigError
+from daemon.cli import cli, gather_settings, pull_command, run_command
+from fresco_core.errors import ConfigError, ModelsError
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,39 @@ class TestSpelling:
         result = invoke("run", "--video_folders", ".")
         assert result.exit_code == 2
         assert "--video-folder" in result.output
+
+
+class TestPullCommand:
+    def test_without_options(self) -> None:
+        assert pull_command() == "frescod models pull"
+
+    def test_fetches_for_the_same_settings(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        toml, yaml = tmp_path / "it's.toml", tmp_path / "my job.yaml"
+        toml.write_text("[flow]\nmodel = 'raft'\n")
+        yaml.write_text("sd_path: some/model\n")
+        given = (toml, yaml, ("models.vae=", "models.controlnet=my weights/c"), "depth")
+        command = shlex.split(pull_command(*given, device="cpu", seed=3))
+        pulled = []
+        monkeypatch.setattr("daemon.weights.pull_weights", lambda chosen: pulled.append(chosen))
+        assert command[0] == "frescod"
+        assert run_command(command[1:]) == 0
+        assert pulled == [gather_settings(*given)[0]]
+
+    def test_ends_the_message_of_run(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def miss(*arguments: object, **options: object) -> int:
+            raise ModelsError("VAE a/b is not on this machine: run `frescod models pull` with …")
+
+        monkeypatch.setattr("daemon.cli.run_folder", miss)
+        options = ("--video-folder", ".", "--set", "models.vae=a/b", "--control-type", "canny")
+        assert run_command(["run", *options]) == 78
+        assert (
+            "run `frescod models pull --control-type canny --set models.vae=a/b` with"
+            in capsys.readouterr().err
+        )
 
 
 class TestExitCodes:

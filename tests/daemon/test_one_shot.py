@@ -76,6 +76,18 @@ def test_prompt_too_long_for_the_text_encoder(
     assert "zebra" in error
 
 
+def test_what_is_added_counts_for_the_length(
+    tiny: dict[str, object], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "a.txt").write_text("a car")
+    chosen = settings(tiny, prompts__added="rain " * 80 + "zebra", prompts__negative="x " * 90)
+    assert run_folder(clips, clips, tmp_path / "out", chosen) == 0
+    error = capsys.readouterr().err
+    assert "positive prompt is too long" in error
+    assert "zebra" in error
+    assert "negative prompt is too long" in error
+
+
 def test_no_torch_for_a_folder_without_clips(tmp_path: Path) -> None:
     import subprocess
     import sys

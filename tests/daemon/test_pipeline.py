@@ -17,8 +17,9 @@ from daemon.config import Layer, merge
 from daemon.demo_clip import render_clip
 from daemon.jobs import Job, JobResult, Outcome
 from daemon.settings import Settings
-from fresco_core.errors import ClipError, ModelsError
+from fresco_core.errors import ClipError, FrescodError, ModelsError
 from io_pipeline.prepare import Prepare
+from io_pipeline.publish import Publisher
 
 SETTINGS = merge(
     Layer(
@@ -193,6 +194,14 @@ def test_manifest(rig: Rig) -> None:
     assert rig.watcher.warnings == ["a.mp4: seen: a car"]
 
 
+def test_what_publishing_warns_of_is_shown_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "sound track 1 (pcm_s16le) was encoded as AAC for mp4"
+    monkeypatch.setattr(Publisher, "warnings", (told,))
+    rig.run(rig.job(frames=2))
+    assert rig.watcher.warnings == ["a.mp4: seen: a car", f"a.mp4: {told}"]
+    assert rig.manifest()["warnings"] == ["seen: a car", told]
+
+
 def test_progress_of_every_stage_rises_to_its_total(rig: Rig) -> None:
     rig.run(rig.job())
     assert set(rig.watcher.stages) == {"prepare", "translate", "propagate", "publish"}
@@ -238,11 +247,13 @@ class TestSkipping:
         assert rig.manifest()["clip"]["frames"] == 3
         assert rig.run(job, settings=other)[0].outcome is Outcome.ALREADY_DONE
 
-    def test_damaged_manifest_means_not_done(self, rig: Rig) -> None:
+    def test_damaged_manifest_means_not_done_and_nothing_to_replace(self, rig: Rig) -> None:
         job = rig.job(frames=2)
         rig.run(job)
         (rig.output / "a/manifest.json").write_text("{")
-        assert rig.run(job)[0].outcome is Outcome.DONE
+        (result,) = rig.run(job)
+        assert result.outcome is Outcome.FAILED
+        assert "is no result of frescod" in result.reason
 
 
 class TestFailing:
@@ -305,6 +316,21 @@ class TestFailing:
         with pytest.raises(ModelsError):
             pipeline.run([rig.job()], SETTINGS, rig.output, load, rig.watcher)
         assert not rig.output.exists()
+
+    def test_an_unexpected_error_while_loading_is_one_line(self, rig: Rig) -> None:
+        def load(settings: Settings) -> Any:
+            raise RuntimeError("CUDA out of memory.\n Tried to allocate 2 GiB")
+
+        for debug in (False, True):
+            with pytest.raises(FrescodError) as caught:
+                pipeline.run([rig.job()], SETTINGS, rig.output, load, rig.watcher, debug=debug)
+            assert str(caught.value) == (
+                "unexpected RuntimeError: CUDA out of memory. Tried to allocate 2 GiB "
+                "(run with --debug for details)"
+            )
+            assert caught.value.exit_code == 1
+            assert len(rig.watcher.traces) == debug
+        assert "in load" in rig.watcher.traces[0]
 
     def test_interrupt_leaves_no_staging(self, rig: Rig) -> None:
         def interrupt(segment: Any) -> Any:

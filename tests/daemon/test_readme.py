@@ -5,6 +5,7 @@ python -m tests.daemon.test_readme    prints the table
 
 import json
 import re
+import shlex
 
 from daemon.config import allowed, keys
 from daemon.settings import Settings
@@ -31,6 +32,22 @@ def test_files_that_the_readme_names_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / name).exists(), name
+
+
+def test_models_pull_fetches_what_run_needs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    night = text.partition("## A night's folder")[2].partition("## ")[0]
+    (pull,) = re.findall(r"^frescod models pull (.*)$", night, re.MULTILINE)
+    (run,) = re.findall(r"^frescod run (.*)$", night, re.MULTILINE)
+
+    def chosen(words: str) -> dict[str, str]:
+        options = shlex.split(words, comments=True)
+        return dict(zip(options[::2], options[1::2], strict=True))
+
+    folders = {"--video-folder", "--prompt-folder", "--output-folder"}
+    assert chosen(pull) == {
+        name: value for name, value in chosen(run).items() if name not in folders
+    }
 
 
 def test_the_library_example_runs(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -6,7 +6,7 @@ import torch
 
 from fresco_core import prompts
 from fresco_core.models import load_diffusion_models
-from fresco_core.prompts import cut_off, default_prompts, encode_prompts
+from fresco_core.prompts import cut_off, default_prompts, effective_prompts, encode_prompts
 from fresco_core.tiny_model import make_tiny_model
 
 
@@ -34,6 +34,13 @@ def test_defaults_are_to_the_letter(reference_dir):
     for case, texts in found.items():
         for text, kind in zip(texts, ("positive_suffix", "negative"), strict=True):
             assert hashlib.sha256(text.encode()).hexdigest() == stored[case]["sha256"][kind]
+
+
+def test_effective_prompts():
+    assert effective_prompts("a car", None, "any") == ("a car" + prompts.ADDED, prompts.NEGATIVE)
+    assert effective_prompts("a car", "", "any", added="", default_negative="x") == ("a car", "")
+    assert effective_prompts("a car", None, "any", default_negative="")[1] == ""
+    assert effective_prompts("a", None, "Realistic", added="!")[0] == "a!"
 
 
 def test_embeddings_come_negative_first_one_a_frame(models):

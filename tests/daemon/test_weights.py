@@ -1,0 +1,90 @@
+"""What the settings name, what of it is missing, and how that is said."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from daemon.config import Layer, merge
+from daemon.settings import Settings
+from daemon.stages import load_stages
+from daemon.weights import flow_weights, list_weights, missing_message, missing_weights
+from fresco_core.errors import ModelsError
+from fresco_core.hub import PULL
+from fresco_core.tiny_model import make_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "torch"))
+
+
+def settings(**values: object) -> Settings:
+    return merge(Layer("test", {key.replace("__", "."): value for key, value in values.items()}))
+
+
+class TestMissingMessage:
+    def test_names_the_common_remedy_once_and_last(self) -> None:
+        problems = [f"base model a/b is not here: {PULL}", "VAE /x not found", f"HED: {PULL}"]
+        assert (
+            missing_message(problems)
+            == f"VAE /x not found; base model a/b is not here; HED: {PULL}"
+        )
+
+    def test_without_anything_to_fetch(self) -> None:
+        assert missing_message(["VAE /x not found: correct it"]) == "VAE /x not found: correct it"
+
+
+def test_list_ends_each_line_with_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = settings(models__base="nobody/nothing", models__vae="/absent", flow__model="raft")
+    assert list_weights(chosen, "frescod models pull --set x=y") == 78
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing")]
+    assert len(lines) == 5
+    fetched = [
+        line for line in lines if line.endswith("`frescod models pull --set x=y` with a network")
+    ]
+    assert len(fetched) == 4
+    (wrong,) = set(lines) - set(fetched)
+    assert "/absent not found" in wrong
+
+
+def test_a_hub_that_fails_at_the_last_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The detector is asked for after everything else is loaded."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    base, controlnet = make_tiny_model(tmp_path / "model")
+    chosen = settings(
+        device="cpu",
+        models__base=str(base),
+        models__vae="",
+        models__controlnet=str(controlnet),
+        flow__model="raft",
+    )
+    with pytest.raises(ModelsError) as caught:
+        load_stages(chosen)
+    message = str(caught.value)
+    assert message.startswith("from the hub: no connection; hed detector ")
+    assert "RAFT weights" in message
+    assert message.endswith(f": {PULL}")
+    assert message.count(PULL) == 1
+
+
+class TestFlowWeights:
+    def test_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        chosen = settings(
+            flow__model="raft", flow__weights="~/raft.pth", control__enabled=False, models__vae=""
+        )
+        assert flow_weights(chosen) == str(tmp_path / "raft.pth")
+        assert any("raft.pth not found" in problem for problem in missing_weights(chosen))
+        torch.save({}, tmp_path / "raft.pth")
+        assert not any("RAFT" in problem for problem in missing_weights(chosen))
+
+    def test_none(self) -> None:
+        assert flow_weights(Settings()) is None
