@@ -117,6 +117,8 @@ class ClipSource(AbstractContextManager["ClipSource"]):
         raise ClipError(f"{self.path}: has no video stream; give a video file")
 
     def _refuse_size(self, max_pixels: int) -> None:
+        if self.stream.codec_context is None:
+            raise ClipError(f"{self.path}: its codec is not known here; re-encode it as H.264")
         width, height = self.stream.codec_context.width, self.stream.codec_context.height
         if not width or not height:
             # What FFmpeg makes of a header that says 16384x16384.

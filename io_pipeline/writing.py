@@ -22,9 +22,11 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        remedy = "check the output folder"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "free some space"
         raise FrescodError(
-            f"{path}: cannot be written ({reason}); free some space or check the output folder, "
-            "then run again"
+            f"{path}: cannot be written ({reason}); {remedy}, then run again"
         ) from error
 
 

@@ -48,7 +48,9 @@ class RaftFlow:
         network = raft_large(weights=None, progress=False)
         try:
             network.load_state_dict(_read(path))
-        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+        except ModelsError:
+            raise
+        except Exception as error:  # a damaged file makes torch's reader fail in any way
             raise ModelsError(
                 f"{path} does not fit torchvision's RAFT large: fetch it again, or choose flow "
                 "model dis"

@@ -138,6 +138,13 @@ def test_damaged_raft_weights_are_refused(
         load_flow("raft", str(path))
 
 
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x80\x02."])
+def test_what_is_no_weights_at_all_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(ModelsError, match="fetch it again"):
+        load_flow("raft", str(tmp_path / "x.ckpt"))
+
+
 def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ModelsError, match="does not fit torchvision's RAFT large"):

@@ -129,6 +129,12 @@ class TestRefused:
         with pytest.raises(ClipError, match="damaged near frame"):
             scan_clip(flip_bytes(path))
 
+    def test_unknown_codec(self, tmp_path: Path) -> None:
+        path = make_clip(tmp_path / "a.mp4")
+        path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+        with pytest.raises(ClipError, match=r"a\.mp4: its codec is not known"):
+            scan_clip(path)
+
     @pytest.mark.parametrize(
         ("side", "reason"),
         [(12000, r"12000x12000 is more .*limits\.max_pixels"), (16384, "far too large")],
