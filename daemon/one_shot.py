@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from daemon import pipeline
 from daemon.inbox import scan
 from daemon.jobs import JobResult, Outcome, printable
+from daemon.output_folder import held
 from daemon.progress import Progress, summary, watch
 from daemon.settings import Settings
 from fresco_core.errors import ConfigError
@@ -32,14 +34,15 @@ def run_folder(
     """Translate every clip of a folder that has a prompt; returns the exit code.
 
     Raises:
-        FrescodError: before the first clip: models missing, no such device, a folder unreadable.
+        FrescodError: before the first clip: models missing, no such device, a folder that cannot be
+            read or written, or that another run writes to.
     """
     start = time.monotonic()
     try:
         inbox = scan(clips, prompts, output)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    with progress or watch() as watching:
+    with ExitStack() as stack, progress or watch() as watching:
         for warning in warnings:
             watching.warn(warning)
         for path in inbox.not_files:
@@ -53,6 +56,7 @@ def run_folder(
             watching.warn(f"no clips (.mp4 .avi .mov .mkv) in {printable(clips)}")
 
         def load(settings: Settings) -> "Stages":
+            stack.enter_context(held(output))
             watching.note("loading models")
             from daemon.stages import load_stages  # imports torch, which takes seconds
 

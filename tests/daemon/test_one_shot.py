@@ -7,6 +7,7 @@ import pytest
 from daemon.config import Layer, checked, merge
 from daemon.demo_clip import render_clip
 from daemon.one_shot import run_folder
+from daemon.output_folder import BusyError, held
 from daemon.settings import Settings
 from fresco_core.tiny_model import make_tiny_model
 
@@ -56,6 +57,14 @@ def test_one_seed_one_result(tiny: dict[str, object], clips: Path, tmp_path: Pat
         chosen = settings(tiny, translation__seed=seed)
         assert run_folder(clips, clips, tmp_path / folder, chosen) == 0
     assert key(tmp_path / "one") == key(tmp_path / "same") != key(tmp_path / "other")
+
+
+def test_two_runs_do_not_share_a_folder(
+    tiny: dict[str, object], clips: Path, tmp_path: Path
+) -> None:
+    with held(tmp_path / "output"), pytest.raises(BusyError, match="another frescod"):
+        run_folder(clips, clips, tmp_path / "output", settings(tiny))
+    assert list((tmp_path / "output").iterdir()) == []
 
 
 def test_without_controlnet(tiny: dict[str, object], clips: Path, tmp_path: Path) -> None:
