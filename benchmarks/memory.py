@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 from daemon.demo_clip import render_clip
-from fresco_core.tiny_model import make_tiny_model
 
 BOUND = 1.10
 WIDTH, HEIGHT = 384, 256
@@ -34,6 +33,16 @@ SETTINGS = (
     "propagation.votes=1",
     "propagation.sweeps=1",
 )
+
+
+def tiny_model(folder: Path) -> tuple[Path, Path]:
+    """Base model and ControlNet, made by another process.
+
+    A child's peak memory begins at that of its parent, which therefore has to stay small: no torch.
+    """
+    code = f"from fresco_core.tiny_model import make_tiny_model; make_tiny_model({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
+    return folder / "sd", folder / "controlnet"
 
 
 def peak_memory(
@@ -65,7 +74,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = make_tiny_model(folder / "model")
+        model = tiny_model(folder / "model")
         lengths = (options.seconds, 10 * options.seconds)
         peaks = [peak_memory(folder, seconds, options.rate, model) for seconds in lengths]
     print(f"{'clip':>8} {'frames':>8} {'peak MiB':>10} {'seconds':>9}")
