@@ -126,7 +126,7 @@ class TestRefused:
         assert "lllyasviel/sd-controlnet-hed" in last
         assert "frescod models pull" in last
         assert "Traceback" not in result.stderr
-        assert not (tmp_path / "output").exists()
+        assert list((tmp_path / "output").iterdir()) == []
 
     def test_weights_that_the_hub_does_not_give(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
