@@ -41,7 +41,7 @@ class RaftFlow:
         Raises:
             ModelsError: the file is missing, damaged or holds another network.
         """
-        path = Path(weights) if weights is not None else cached_raft_weights()
+        path = Path(weights).expanduser() if weights is not None else cached_raft_weights()
         if not path.is_file():
             remedy = "run `frescod models pull`" if weights is None else "correct the path"
             raise ModelsError(f"RAFT weights {path} not found: {remedy}, or choose flow model dis")
