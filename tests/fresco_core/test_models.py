@@ -9,71 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from fresco_core import hub
 from fresco_core.errors import ModelsError
 from fresco_core.model_files import DEFAULT_BASE_CONFIG
 from fresco_core.models import (
     DiffusionModels,
     load_diffusion_models,
     missing_models,
-    pull_models,
 )
 from fresco_core.tiny_model import make_tiny_model
 from tests.fresco_core import original_layout
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def from_folders(tiny: tuple[Path, Path]) -> DiffusionModels:
     return load_diffusion_models(str(tiny[0]), controlnet=str(tiny[1]), offline=True)
-
-
-@pytest.fixture
-def base(tiny: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy of the base model to spoil."""
-    return Path(shutil.copytree(tiny[0], tmp_path / "base"))
-
-
-@pytest.fixture
-def controlnet(tiny: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy of the ControlNet to spoil."""
-    return Path(shutil.copytree(tiny[1], tmp_path / "controlnet"))
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **options: object) -> None:
-        raise ConnectionError("asked the hub")
-
-    monkeypatch.setattr(HfApi, "model_info", refuse)
-    monkeypatch.setattr(hub, "hf_hub_download", refuse)
-    monkeypatch.setattr(hub, "snapshot_download", refuse)
-
-
-@pytest.fixture
-def fake_cache(monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """A hub cache with the given repositories, and no network."""
-    repositories: dict[str, Path] = {}
-
-    def snapshot(repository: str, *, local_files_only: bool = False, **options: object) -> str:
-        if local_files_only and repository not in repositories:
-            raise LocalEntryNotFoundError("not there")
-        return str(repositories[repository])
-
-    def refuse(*args: object, **options: object) -> None:
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(hub, "snapshot_download", snapshot)
-    monkeypatch.setattr(HfApi, "model_info", refuse)
-    return repositories
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -447,37 +398,6 @@ def test_other_formats_are_never_opened(tiny: tuple[Path, Path], tmp_path: Path,
         load_diffusion_models(str(path), base_config=str(tiny[0]))
 
 
-@pytest.mark.parametrize("source", ["/nowhere/sd", "./sd", "sd", "a/b.safetensors", "a/b/c"])
-def test_a_path_that_does_not_exist_is_named(source: str, no_network: None) -> None:
-    with pytest.raises(ModelsError, match=f"base model {source} not found.*frescod models pull"):
-        load_diffusion_models(source)
-
-
-@pytest.mark.parametrize("offline", [True, False])
-def test_a_hub_model_not_in_the_cache_names_the_command_that_fetches_it(
-    tiny: tuple[Path, Path], fake_cache: dict[str, Path], offline: bool
-) -> None:
-    with pytest.raises(ModelsError, match=r"someone/else.*frescod models pull") as caught:
-        load_diffusion_models(str(tiny[0]), controlnet="someone/else", offline=offline)
-    assert ("no connection" in str(caught.value)) == (not offline)
-
-
-def test_a_cached_hub_model_is_used_without_asking(
-    tiny: tuple[Path, Path], fake_cache: dict[str, Path], from_folders: DiffusionModels
-) -> None:
-    fake_cache |= {"some/base": tiny[0], "some/vae": tiny[0] / "vae", "some/control": tiny[1]}
-    models = load_diffusion_models("some/base", vae="some/vae", controlnet="some/control")
-    assert_same_weights(models.vae, from_folders.vae)
-    assert models.base_name == "some/base"
-
-
-def test_a_half_downloaded_hub_model_is_missing(base: Path, fake_cache: dict[str, Path]) -> None:
-    fake_cache["some/base"] = base
-    (base / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(ModelsError, match=r"some/base is not on this machine.*models pull"):
-        load_diffusion_models("some/base", offline=True)
-
-
 def test_a_single_file_without_configuration_names_the_remedy(
     files: dict[str, Path], fake_cache: dict[str, Path], tiny: tuple[Path, Path]
 ) -> None:
@@ -491,82 +411,18 @@ def test_a_single_file_without_configuration_names_the_remedy(
     assert missing_models(str(files["base"])) == []
 
 
-def test_missing_models_lists_each(tiny: tuple[Path, Path], fake_cache: dict[str, Path]) -> None:
-    problems = missing_models("some/base", vae=str(tiny[0] / "vae"), controlnet="/no/control")
-    assert [problem.split(" ")[:2] for problem in problems] == [
-        ["base", "model"],
-        ["ControlNet", "/no/control"],
-    ]
-
-
-def test_pull_downloads_only_the_files_that_are_needed(
-    tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [
-        "README.md",
-        "v1-5-pruned.safetensors",
-        "model_index.json",
-        "safety_checker/model.safetensors",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model.fp16.safetensors",
-        "text_encoder/model.safetensors",
-        "text_encoder/pytorch_model.bin",
-        "tokenizer/merges.txt",
-        "tokenizer/tokenizer_config.json",
-        "tokenizer/vocab.json",
-        "unet/config.json",
-        "unet/diffusion_pytorch_model.bin",
-        "unet/diffusion_pytorch_model.fp16.safetensors",
-        "unet/diffusion_pytorch_model.non_ema.safetensors",
-        "vae/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-    ]
-    asked: list[list[str]] = []
-
-    class File:
-        def __init__(self, name: str) -> None:
-            self.rfilename = name
-
-    class Info:
-        siblings = [File(name) for name in names]  # noqa: RUF012
-
-    def download(repository: str, *, allow_patterns: list[str], **options: object) -> str:
-        asked.append(sorted(allow_patterns))
-        return str(tiny[0])
-
-    monkeypatch.setattr(HfApi, "model_info", lambda *args, **options: Info())
-    monkeypatch.setattr(hub, "snapshot_download", download)
-    kept = [
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model.safetensors",
-        "tokenizer/merges.txt",
-        "tokenizer/tokenizer_config.json",
-        "tokenizer/vocab.json",
-        "unet/config.json",
-        "unet/diffusion_pytorch_model.fp16.safetensors",
-        "vae/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-    ]
-    assert pull_models("some/base", controlnet=str(tiny[1])) == [tiny[0], tiny[1]]
-    pull_models("some/base", vae=str(tiny[0] / "vae"))
-    assert asked == [kept, [name for name in kept if not name.startswith("vae/")]]
-    names.remove("unet/diffusion_pytorch_model.fp16.safetensors")
-    Info.siblings = [File(name) for name in names]
-    with pytest.raises(ModelsError, match=r"has no unet/\*\.safetensors \(pickled"):
-        pull_models("some/base")
-
-
-def test_pull_without_a_network_says_so(fake_cache: dict[str, Path]) -> None:
-    with pytest.raises(ModelsError, match=r"some/base.*\(no connection\)"):
-        pull_models("some/base")
-
-
 def test_loading_leaves_the_terminal_alone(
     tiny: tuple[Path, Path], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     load_diffusion_models(str(tiny[0]), controlnet=str(tiny[1]), dtype=torch.float16)
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_a_cached_hub_model_is_used_without_asking(
+    tiny: tuple[Path, Path], fake_cache: dict[str, Path], from_folders: DiffusionModels
+) -> None:
+    fake_cache |= {"some/base": tiny[0], "some/vae": tiny[0] / "vae", "some/control": tiny[1]}
+    models = load_diffusion_models("some/base", vae="some/vae", controlnet="some/control")
+    assert_same_weights(models.vae, from_folders.vae)
+    assert models.base_name == "some/base"

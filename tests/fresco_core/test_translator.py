@@ -179,13 +179,3 @@ def test_broken_weights_are_noticed(folders, layer):
     with pytest.raises(NotFiniteError, match="float32"):
         translator.translate(batch(2))
     assert not translator.attention.reference
-
-
-def test_smoothing_steps_move_with_the_length_of_the_schedule():
-    def smoothed(steps: int) -> list[int]:
-        options = TranslationOptions(steps=steps)
-        return [index for index in range(steps) if options.smooths(index)]
-
-    assert smoothed(20) == [16, 17]
-    assert smoothed(50) == [40, 41, 42, 43, 44]
-    assert smoothed(10) == [8]
