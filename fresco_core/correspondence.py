@@ -12,7 +12,6 @@ Flow channels: 0 = x, 1 = y, in pixels of the flow's own grid.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -242,12 +241,9 @@ class TokenGuides:
         self._key_masks: dict[int, Tensor] = {}
         self._trajectories: dict[int, Trajectories] = {}
 
-    @cached_property
-    def _pixels(self) -> int:
-        return self._frames_N3HW.shape[-2] * self._frames_N3HW.shape[-1]
-
     def _factor(self, tokens: int) -> int:
-        return round((self._pixels / tokens) ** 0.5)
+        height, width = self._frames_N3HW.shape[-2:]
+        return round((height * width / tokens) ** 0.5)
 
     def key_mask(self, tokens: int) -> Tensor:
         """`key_mask` for a grid of that many tokens."""
