@@ -1,0 +1,153 @@
+"""What the supervisor asks of its workers: small frozen messages, and what they answer.
+
+Arrays travel beside them, as blocks: a task about a window comes with that window's block.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fresco_core.keyframes import Batch
+from io_pipeline.plan import ClipPlan
+from io_pipeline.prompt import Prompt
+from io_pipeline.window import Window
+
+
+@dataclass(frozen=True)
+class MeasureClip:
+    """How much work a clip is, by its header alone. For a reader; answers a `ClipSize`."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """Frames (0: the header does not say) and pixels a frame."""
+
+    frames: int
+    pixels: int
+
+
+@dataclass(frozen=True)
+class PlanClip:
+    """Decode a clip once, count its frames, choose key frames. For a reader; answers a `ClipPlan`.
+
+    The reader that planned a clip also reads its windows. ``decoder`` is one of `Engine`.
+    """
+
+    path: Path
+    decoder: str
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """Read a clip that another reader has planned, from a window on. For a reader."""
+
+    plan: ClipPlan
+    window: int
+
+
+@dataclass(frozen=True)
+class ReadWindow:
+    """Fill ``frames`` of the next window of the open clip. For a reader.
+
+    The first to touch a block: it allocates the memory, and raises MemoryError where there is none.
+    """
+
+    window: Window
+
+
+@dataclass(frozen=True)
+class DrawMap:
+    """Draw the control map of new key frame ``key`` into ``controls[BY_CPU]``. For the CPU pool."""
+
+    window: Window
+    key: int
+
+
+@dataclass(frozen=True)
+class TranslateWindow:
+    """Translate a window's new key frames. For a device; answers a `Translated`.
+
+    Attributes:
+        job: name of the job: a device keeps the carry of the window it translated last.
+        maps: for every new key frame BY_CPU, where its control map is drawn, or BY_DEVICE, where
+            the device is to draw it; empty without ControlNet.
+        batch_size: key frames translated together, the two carried ones included; a window of more
+            is translated in several batches.
+        checkpoint: of the window before, for a device that has not translated that one; None for a
+            clip's first window.
+    """
+
+    job: str
+    window: Window
+    prompt: Prompt
+    maps: tuple[int, ...]
+    batch_size: int
+    checkpoint: Path | None
+
+
+@dataclass(frozen=True)
+class Translated:
+    """The batches that were translated, and the prompts that belong to the carry."""
+
+    batches: tuple[Batch, ...]
+    carry_prompts: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class SaveCheckpoint:
+    """Keep a translated window's key frames and carry on disk, durably. For the CPU pool."""
+
+    staging: Path
+    window: Window
+    translated: Translated
+
+
+@dataclass(frozen=True)
+class LoadCheckpoint:
+    """Fill ``keys`` of a window that was translated before. For the CPU pool.
+
+    Answers the `Translated` that was saved with it.
+    """
+
+    staging: Path
+    window: Window
+
+
+@dataclass(frozen=True)
+class PropagateSegment:
+    """Make the frames between two key frames, into ``results``. For the CPU pool.
+
+    Keys of segment i are ``keys[i]`` and ``keys[i + 1]``; in a clip's first window i + 1 and i + 2.
+    """
+
+    window: Window
+    segment: int
+
+
+@dataclass(frozen=True)
+class PublishWindow:
+    """Encode a window's new frames into its own files of the staging folder, durably. CPU pool.
+
+    ``maps`` as in `TranslateWindow`.
+    """
+
+    staging: Path
+    window: Window
+    maps: tuple[int, ...]
+    encoding: Any  # io_pipeline.publish.Encoding
+
+
+@dataclass(frozen=True)
+class PublishClip:
+    """Join what the windows left in the staging folder and show the result. For the CPU pool.
+
+    Answers warnings.
+    """
+
+    output: Path
+    name: str
+    plan: ClipPlan
+    encoding: Any
+    manifest: dict[str, Any]

@@ -1,0 +1,108 @@
+"""A window's place in its clip, and the arrays that it is made of.
+
+Shapes: T frames of a window, K new key frames, S sampling steps, H x W working size, h x w = H/8 x
+W/8 latent grid, RGB.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from io_pipeline.blocks import Layout
+from io_pipeline.plan import ClipPlan
+
+# Which of the two control maps of a key frame counts: each side writes its own, so that a worker
+# that comes second never changes what the other one's reader has seen.
+BY_CPU, BY_DEVICE = 0, 1
+
+
+@dataclass(frozen=True)
+class Window:
+    """The frames that one batch of key frames needs.
+
+    Attributes:
+        index, count: which window of how many.
+        first_frame: clip frame number of its first frame: 0, or the last key frame of the window
+            before, whose frame is thus in both.
+        key_numbers: clip frame numbers of the new key frames; the last is the window's last frame.
+        height, width: working size.
+        steps: sampling steps that are executed, S.
+        control: whether there is a ControlNet.
+        flows: whether the device computes the flows that propagation needs.
+    """
+
+    index: int
+    count: int
+    first_frame: int
+    key_numbers: tuple[int, ...]
+    height: int
+    width: int
+    steps: int
+    control: bool
+    flows: bool
+
+    @property
+    def frame_count(self) -> int:
+        """T, the frame shared with the window before included."""
+        return self.key_numbers[-1] + 1 - self.first_frame
+
+    @property
+    def key_offsets(self) -> tuple[int, ...]:
+        """Where the new key frames are among the window's frames."""
+        return tuple(number - self.first_frame for number in self.key_numbers)
+
+    @property
+    def segments(self) -> tuple[tuple[int, int], ...]:
+        """Offsets of the first and the last frame of every segment, key frames both.
+
+        Segment i ends at new key frame i, or, in a clip's first window, at key frame i + 1.
+        """
+        ends = self.key_offsets if self.index == 0 else (0, *self.key_offsets)
+        return tuple(zip(ends, ends[1:], strict=False))
+
+    @property
+    def new_frames(self) -> slice:
+        """The frames that no window before holds, as offsets."""
+        return slice(0 if self.index == 0 else 1, self.frame_count)
+
+    def layout(self) -> Layout:
+        """The window's arrays, in one block through all stages.
+
+        * ``frames`` (T,H,W,3) uint8: the input at working size. By prepare.
+        * ``controls`` (2,K,H,W) uint8: control maps of the new key frames, made on the CPU
+          (`BY_CPU`) or on the device (`BY_DEVICE`); absent without ControlNet.
+        * ``keys`` (K+1,H,W,3) uint8: the last translated key frame of the window before (zeros in
+          the first window), then the new ones. By translate.
+        * ``carry_latents`` (S,2,4,h,w) float32, ``carry_frames`` (2,H,W,3) uint8 and
+          ``carry_controls`` (2,H,W) uint8 (absent without ControlNet): what ties the next window
+          to this one (`fresco_core.batch.Carry`). By translate.
+        * ``flows`` (2,T-1,2,H,W) float16: forward, backward flow of neighbouring frames; absent
+          where propagation computes them itself. By translate.
+        * ``results`` (T,H,W,3) uint8: the frames between key frames. By propagate.
+        """
+        frames, keys = self.frame_count, len(self.key_numbers)
+        height, width = self.height, self.width
+        arrays: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+            "frames": ((frames, height, width, 3), np.uint8),
+            "keys": ((keys + 1, height, width, 3), np.uint8),
+            "carry_latents": ((self.steps, 2, 4, height // 8, width // 8), np.float32),
+            "carry_frames": ((2, height, width, 3), np.uint8),
+            "results": ((frames, height, width, 3), np.uint8),
+        }
+        if self.control:
+            arrays["controls"] = (2, keys, height, width), np.uint8
+            arrays["carry_controls"] = (2, height, width), np.uint8
+        if self.flows:
+            arrays["flows"] = (2, frames - 1, 2, height, width), np.float16
+        return Layout.of(**arrays)
+
+
+def windows(plan: ClipPlan, *, steps: int, control: bool, flows: bool) -> Iterator[Window]:
+    """The windows of a clip, in order."""
+    first = 0
+    for index, batch in enumerate(plan.batches):
+        yield Window(
+            index, len(plan.batches), first, batch.new, *plan.working_size, steps, control, flows
+        )
+        first = batch.new[-1]
