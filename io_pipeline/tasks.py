@@ -97,18 +97,23 @@ class Translated:
 
 @dataclass(frozen=True)
 class SaveCheckpoint:
-    """Keep a translated window's key frames and carry on disk, durably. For the CPU pool."""
+    """Keep a translated window's key frames and carry on disk, durably. For the CPU pool.
+
+    ``maps`` as in `TranslateWindow`: the control maps that counted are kept too.
+    """
 
     staging: Path
     window: Window
     translated: Translated
+    maps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class LoadCheckpoint:
     """Fill ``keys`` of a window that was translated before. For the CPU pool.
 
-    Answers the `Translated` that was saved with it.
+    Its control maps come back too, all as ``BY_CPU``, and ``previous_control``. Answers the
+    `Translated` that was saved with it.
     """
 
     staging: Path

@@ -72,6 +72,9 @@ class Window:
         * ``frames`` (T,H,W,3) uint8: the input at working size. By prepare.
         * ``controls`` (2,K,H,W) uint8: control maps of the new key frames, made on the CPU
           (`BY_CPU`) or on the device (`BY_DEVICE`); absent without ControlNet.
+        * ``previous_control`` (H,W) uint8: the control map that counts until the first new key
+          frame, the last one of the window before (zeros in the first window); absent without
+          ControlNet. By translate.
         * ``keys`` (K+1,H,W,3) uint8: the last translated key frame of the window before (zeros in
           the first window), then the new ones. By translate.
         * ``carry_latents`` (S,2,4,h,w) float32, ``carry_frames`` (2,H,W,3) uint8 and
@@ -92,6 +95,7 @@ class Window:
         }
         if self.control:
             arrays["controls"] = (2, keys, height, width), np.uint8
+            arrays["previous_control"] = (height, width), np.uint8
             arrays["carry_controls"] = (2, height, width), np.uint8
         if self.flows:
             arrays["flows"] = (2, frames - 1, 2, height, width), np.float16
