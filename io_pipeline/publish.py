@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from fresco_core.errors import FrescodError
 from io_pipeline.clip_info import ClipInfo
-from io_pipeline.clip_writer import ClipWriter, resized
+from io_pipeline.chunk import resized
+from io_pipeline.clip_writer import ClipWriter
 from io_pipeline.contact_sheet import ContactSheet, sample_numbers
 from io_pipeline.writing import sync, writing
 
