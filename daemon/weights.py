@@ -10,9 +10,9 @@ import click
 from daemon.jobs import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
-from fresco_core.flow.raft import cached_raft_weights, pull_raft_weights
+from fresco_core.flow.raft_weights import cached_raft_weights, pull_raft_weights
 from fresco_core.hub import PULL, PULL_COMMAND
-from fresco_core.models import missing_models, pull_models
+from fresco_core.model_files import missing_models, pull_models
 from io_pipeline.control_maps import DEFAULT_SOURCE, find_detector
 
 

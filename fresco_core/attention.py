@@ -8,24 +8,17 @@ C channels, A heads of D = C / A channels, M tokens gathered from all frames, T 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fresco_core.correspondence import TokenGuides, Trajectories
+from fresco_core.options import AttentionOptions
 
 # Only the two finest levels of the decoder: coarser tokens are too large to correspond.
 HOOKED_BLOCKS = ("up_blocks.2.", "up_blocks.3.")
-
-
-@dataclass(frozen=True)
-class AttentionOptions:
-    """Scales on the keys of the two guided attentions; the defaults are the published ones."""
-
-    spatial_scale: float = 0.2
-    temporal_scale: float = 0.2
+_PUBLISHED = AttentionOptions()
 
 
 def cross_frame(keys_BAPD: Tensor, values_BAPD: Tensor, key_mask_NP: Tensor) -> tuple[Tensor, ...]:
@@ -100,7 +93,7 @@ def fresco_attention(
     key_mask_NP: Tensor | None = None,
     reference_BPC: Tensor | None = None,
     trajectories: Trajectories | None = None,
-    options: AttentionOptions = AttentionOptions(),
+    options: AttentionOptions = _PUBLISHED,
 ) -> Tensor:
     """One self-attention layer under the constraints that are given; (B,P,C), before the residual.
 

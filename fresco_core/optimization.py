@@ -7,27 +7,19 @@ C channels, h x w grid, P = h * w tokens.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fresco_core.correspondence import Correspondence, warp
+from fresco_core.options import OptimizationOptions
 
 # AdaIN's stabilisers differ by 5 orders of magnitude. The larger one belongs to the published
 # results, so it stays: it damps channels of the original feature that hardly vary.
 CONTENT_EPSILON = 1e-5
 STYLE_EPSILON = 1.0
 TEMPORAL_WEIGHT = 2.0
-
-
-@dataclass(frozen=True)
-class OptimizationOptions:
-    """Numbers of the optimisation; the defaults are the published ones."""
-
-    iterations: int = 20
-    learning_rate: float = 0.2
-    spatial_weight: float = 100.0
+_PUBLISHED = OptimizationOptions()
 
 
 def normalise_tokens(feature_BChw: Tensor) -> Tensor:
@@ -78,7 +70,7 @@ def optimize_features(
     *,
     target_BPP: Tensor | None = None,
     correspondence: Correspondence | None = None,
-    options: OptimizationOptions = OptimizationOptions(),
+    options: OptimizationOptions = _PUBLISHED,
     on_iteration: Callable[[float, Tensor], None] | None = None,
 ) -> Tensor:
     """Move decoder features towards the constraints by a few steps of Adam.

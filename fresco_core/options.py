@@ -1,12 +1,26 @@
-"""What shapes a translation, apart from models and pictures.
+"""What shapes a translation, apart from models and pictures. Needs no torch.
 
 Source of all defaults: FRESCO (Yang et al., CVPR 2024), as published.
 """
 
 from dataclasses import dataclass, field
 
-from fresco_core.attention import AttentionOptions
-from fresco_core.optimization import OptimizationOptions
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Scales on the keys of the two guided attentions; the defaults are the published ones."""
+
+    spatial_scale: float = 0.2
+    temporal_scale: float = 0.2
+
+
+@dataclass(frozen=True)
+class OptimizationOptions:
+    """Numbers of the feature optimisation; the defaults are the published ones."""
+
+    iterations: int = 20
+    learning_rate: float = 0.2
+    spatial_weight: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class TranslationOptions:
     smoothing_end: float = 0.9
     attention: AttentionOptions = field(default_factory=AttentionOptions)
     optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
+
+    @property
+    def executed_steps(self) -> int:
+        """Sampling steps of a batch: the schedule without those skipped at its start."""
+        return self.steps - max(self.warmup_steps, 0)
 
     def smooths(self, index: int) -> bool:
         """Whether the step at a schedule index smooths the background: 16 and 17 of 20."""

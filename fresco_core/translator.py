@@ -264,7 +264,7 @@ class FrescoTranslator:
 
         self.attention.guides = conditioning.guides
         record = []
-        count = options.steps - begin
+        count = options.executed_steps
         for i, index in enumerate(range(begin, options.steps)):
             if carried_S24hw is not None:
                 carried_24hw = carried_S24hw[i].to(latents_N4hw)

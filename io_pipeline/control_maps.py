@@ -7,19 +7,21 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fresco_core import hub
 from fresco_core.errors import ModelsError
 
+if TYPE_CHECKING:  # canny and the places of weights can be had without torch
+    import torch
+
 Frame = NDArray[np.uint8]
 Detector = Callable[[Frame], Frame]
-Network = Callable[[torch.Tensor], Any]
+Network = Callable[["torch.Tensor"], Any]
 Kind = Literal["hed", "canny", "depth"]
 
 DEFAULT_SOURCE = "lllyasviel/Annotators"
@@ -57,7 +59,7 @@ def load_detector(
     assert path is not None
     # The packages' own calls resize every frame to 512; here the networks see its own size.
     detect = _detect_edges if kind == "hed" else _detect_depth
-    return partial(detect, _load(kind, path, device), torch.device(device))
+    return partial(detect, _load(kind, path, device), device)
 
 
 def find_detector(kind: Kind, source: str | None = None, *, offline: bool = False) -> Path | None:
@@ -88,11 +90,10 @@ def find_detector(kind: Kind, source: str | None = None, *, offline: bool = Fals
     return cached
 
 
-@torch.no_grad()
-def _detect_edges(network: Network, device: torch.device, frame_HWC: Frame) -> Frame:
+def _detect_edges(network: Network, device: str, frame_HWC: Frame) -> Frame:
     """HED: the sigmoid of the mean of five side maps."""
     rows, columns = frame_HWC.shape[:2]
-    sides_11hw = network(_batch(frame_HWC, device))
+    sides_11hw = _run(network, _batch(frame_HWC, device))
     sides_HW = [
         cv2.resize(side.cpu().numpy()[0, 0], (columns, rows), interpolation=cv2.INTER_LINEAR)
         for side in sides_11hw
@@ -101,19 +102,28 @@ def _detect_edges(network: Network, device: torch.device, frame_HWC: Frame) -> F
     return _to_uint8(1 / (1 + np.exp(-mean_HW)))
 
 
-@torch.no_grad()
-def _detect_depth(network: Network, device: torch.device, frame_HWC: Frame) -> Frame:
+def _detect_depth(network: Network, device: str, frame_HWC: Frame) -> Frame:
     """MiDaS: inverse depth spread over the whole range; a scene without relief is black."""
     rows, columns = frame_HWC.shape[:2]
     padded_HWC = cv2.copyMakeBorder(
         frame_HWC, 0, -rows % _DEPTH_STRIDE, 0, -columns % _DEPTH_STRIDE, cv2.BORDER_REPLICATE
     )
-    depth_HW = network(_batch(padded_HWC, device) / 127.5 - 1)[0, :rows, :columns].cpu().numpy()
+    depth_1HW = _run(network, _batch(padded_HWC, device) / 127.5 - 1)
+    depth_HW = depth_1HW[0, :rows, :columns].cpu().numpy()
     depth_HW = depth_HW - depth_HW.min()
     return _to_uint8(depth_HW / max(depth_HW.max(), np.finfo(np.float32).tiny))
 
 
-def _batch(frame_HWC: Frame, device: torch.device) -> torch.Tensor:
+def _run(network: Network, input_13HW: "torch.Tensor") -> Any:
+    import torch
+
+    with torch.no_grad():
+        return network(input_13HW)
+
+
+def _batch(frame_HWC: Frame, device: str) -> "torch.Tensor":
+    import torch
+
     return torch.from_numpy(frame_HWC).to(device, torch.float32).permute(2, 0, 1)[None]
 
 

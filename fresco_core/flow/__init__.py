@@ -3,14 +3,13 @@
 Shape legend: N pairs of frames, H rows, W columns.
 """
 
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from fresco_core.errors import ConfigError
-from fresco_core.flow.dis import DisFlow
-from fresco_core.flow.raft import RaftFlow
+
+if TYPE_CHECKING:  # the inverse search and the place of weights can be had without torch
+    import torch
+    from torch import Tensor
 
 FLOW_MODELS = ("dis", "raft")
 
@@ -23,7 +22,7 @@ class FlowModel(Protocol):
         """Name for the manifest."""
         ...
 
-    def __call__(self, first_N3HW: Tensor, second_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, first_N3HW: "Tensor", second_N3HW: "Tensor") -> "tuple[Tensor, Tensor]":
         """Flow of every pair.
 
         Args:
@@ -39,7 +38,7 @@ class FlowModel(Protocol):
 
 
 def load_flow(
-    model: str = "dis", weights: str | None = None, device: torch.device | str = "cpu"
+    model: str = "dis", weights: str | None = None, device: "torch.device | str" = "cpu"
 ) -> FlowModel:
     """Load an optical flow model.
 
@@ -53,6 +52,9 @@ def load_flow(
         ConfigError: unknown model, or weights given to a model that has none.
         ModelsError: weights missing, damaged or of another network.
     """
+    from fresco_core.flow.dis import DisFlow
+    from fresco_core.flow.raft import RaftFlow
+
     if model == "dis":
         if weights is not None:
             raise ConfigError(f"flow model dis takes no weights: remove {weights} or choose raft")

@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
-from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large
+from torchvision.models.optical_flow import RAFT, raft_large
 
 from fresco_core.errors import ModelsError
+from fresco_core.flow.raft_weights import cached_raft_weights
 
-_WEIGHTS = Raft_Large_Weights.C_T_V1
 _STRIDE = 8  # RAFT works on features at 1/8 of the frame
 _SMALLEST = 128  # below this its coarsest correlation level is too small to look anything up
 
@@ -76,32 +76,6 @@ class RaftFlow:
         frames_23HW = pad(frames_23HW, (left, right, top, bottom), mode="replicate")
         flows_22HW: Tensor = self._network(frames_23HW, frames_23HW.flip(0))[-1]
         return flows_22HW[..., top : top + rows, left : left + columns].contiguous()
-
-
-def cached_raft_weights() -> Path:
-    """Where torch's hub cache keeps torchvision's RAFT weights, present or not."""
-    return Path(torch.hub.get_dir(), "checkpoints", _WEIGHTS.url.rsplit("/", 1)[1])
-
-
-def pull_raft_weights() -> Path:
-    """Download torchvision's RAFT weights into torch's hub cache unless they are there.
-
-    Raises:
-        ModelsError: they cannot be downloaded.
-    """
-    path = cached_raft_weights()
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(
-                _WEIGHTS.url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1], progress=False
-            )
-        except (OSError, RuntimeError) as error:
-            raise ModelsError(
-                f"cannot download RAFT weights ({error}): check the network, or copy "
-                f"{_WEIGHTS.url} to {path}"
-            ) from error
-    return path
 
 
 def _read(path: Path) -> dict[str, Tensor]:

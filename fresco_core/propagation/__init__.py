@@ -9,11 +9,11 @@ Shape suffixes: T frames of the segment, both key frames included; H, W rows and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from fresco_core.propagation.blending import merge
-from fresco_core.propagation.chain import propagate_key
 from fresco_core.propagation.options import PropagationOptions
 
 _DEFAULT = PropagationOptions()
@@ -29,14 +29,21 @@ def propagate(
     backward_flows: NDArray[np.float32],
     *,
     options: PropagationOptions = _DEFAULT,
+    on_frame: Callable[[], None] | None = None,
 ) -> NDArray[np.uint8]:
     """The frames between two key frames, (T-2,H,W,3) uint8 RGB.
 
     ``frames_THWC``: the segment's input frames, those of both key frames included, T >= 2.
     Flows are float32 (T-1,2,H,W) in pixels: ``forward_flows[i]`` on the grid of frame i towards
     frame i+1, ``backward_flows[i]`` on the grid of frame i+1 towards frame i. Runs on one thread;
-    the same arguments give the same frames. Raises ValueError for shapes that do not fit.
+    the same arguments give the same frames. ``on_frame`` is called 3(T-2) times: after each frame
+    painted from either key frame, and after each merged. Raises ValueError for shapes that do not
+    fit.
     """
+    # Whoever only names options is spared the seconds and the memory of Numba and SciPy.
+    from fresco_core.propagation.blending import merge
+    from fresco_core.propagation.chain import propagate_key
+
     shape = frames_THWC.shape
     count = shape[0] - 2
     if len(shape) != 4 or shape[3] != 3 or count < 0:
@@ -50,10 +57,15 @@ def propagate(
     if count == 0:
         return np.empty((0, *shape[1:]), np.uint8)
     from_first = propagate_key(
-        frames_THWC[:-1], first_key_HWC, backward_flows[:-1], forward_flows[:-1], options
+        frames_THWC[:-1], first_key_HWC, backward_flows[:-1], forward_flows[:-1], options, on_frame
     )
     from_second = propagate_key(
-        frames_THWC[:0:-1], second_key_HWC, forward_flows[:0:-1], backward_flows[:0:-1], options
+        frames_THWC[:0:-1],
+        second_key_HWC,
+        forward_flows[:0:-1],
+        backward_flows[:0:-1],
+        options,
+        on_frame,
     )
     # The second run went backwards in time: results and error maps alike are turned round.
     from_second.reverse()
@@ -65,4 +77,9 @@ def propagate(
         backward_flows[:-1],
         options,
     )
-    return np.stack([frame for frame, _ in merged])
+    frames = []
+    for frame, _ in merged:
+        frames.append(frame)
+        if on_frame is not None:
+            on_frame()
+    return np.stack(frames)

@@ -6,6 +6,8 @@ Shape suffixes: T frames of the run, the key frame's first; H, W rows and column
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,11 +22,12 @@ def propagate_key(
     flows: NDArray[np.float32],
     flows_back: NDArray[np.float32],
     options: PropagationOptions,
+    on_frame: Callable[[], None] | None = None,
 ) -> list[Synthesis]:
     """Paint frames 1..T-1 in the style of the key frame, which belongs to frame 0; T-1 results.
 
     ``flows[j]`` is on the grid of frame j+1 towards frame j, ``flows_back[j]`` the other way round.
-    Frames may run backwards in time.
+    Frames may run backwards in time. ``on_frame`` is called after each.
     """
     source = frames_THWC[0]
     source_edges = edges(source)
@@ -53,4 +56,6 @@ def propagate_key(
         )
         results.append(result)
         previous = np.ascontiguousarray(result.image_HWC)
+        if on_frame is not None:
+            on_frame()
     return results

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fresco_core.propagation.poisson import PUBLISHED_CLIP, PUBLISHED_WEIGHTS
+PUBLISHED_WEIGHTS = (2.5, 0.5, 0.5)
+PUBLISHED_CLIP = 100.0
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from scipy.fft import dctn, idctn
 
 from fresco_core.propagation.guides import Mask, Picture
 from fresco_core.propagation.histogram import from_lab, to_lab
-
-PUBLISHED_WEIGHTS = (2.5, 0.5, 0.5)
-PUBLISHED_CLIP = 100.0
+from fresco_core.propagation.options import PUBLISHED_CLIP, PUBLISHED_WEIGHTS
 
 
 def fuse(

@@ -1,5 +1,7 @@
 """Optical flow: directions, sizes, determinism, weights."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.flow import FlowModel, load_flow
 from fresco_core.flow.dis import DisFlow
 from fresco_core.flow.raft import RaftFlow
+from fresco_core.flow.raft_weights import URL, cached_raft_weights
 
 
 def textured(rows: int, columns: int, shift: tuple[float, float] = (0, 0), seed: int = 0) -> Tensor:
@@ -114,12 +117,25 @@ def test_raft_reads_a_pth_state_dict(raft_state: dict[str, Tensor], tmp_path: Pa
     )
 
 
+def test_raft_weights_lie_where_torchvision_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models.optical_flow import Raft_Large_Weights
+
+    assert Raft_Large_Weights.C_T_V1.url == URL
+    for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        for value in (None, "/somewhere", "~/here"):
+            if value is None:
+                monkeypatch.delenv(variable, raising=False)
+            else:
+                monkeypatch.setenv(variable, value)
+            assert cached_raft_weights().parent == Path(torch.hub.get_dir(), "checkpoints")
+
+
 def test_missing_raft_weights_name_the_file_and_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelsError, match=r"none\.pth not found: correct the path"):
         load_flow("raft", str(tmp_path / "none.pth"))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ModelsError, match=r"raft_large.*frescod models pull"):
         load_flow("raft")
 
@@ -170,3 +186,26 @@ def test_unknown_model_and_pointless_weights_are_refused() -> None:
         load_flow("gmflow")
     with pytest.raises(ConfigError, match="dis takes no weights"):
         load_flow("dis", "x.pth")
+
+
+def test_inverse_search_needs_no_torch() -> None:
+    program = """
+import sys
+from fresco_core.flow.inverse_search import InverseSearch
+from fresco_core.flow.raft_weights import cached_raft_weights
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_inverse_search_does_not_depend_on_threads() -> None:
+    first, second = (textured(200, 240, shift)[None] for shift in ((0, 0), (9, 4)))
+    model, threads, found = DisFlow(), cv2.getNumThreads(), []
+    try:
+        for count in (1, 2, 5):
+            cv2.setNumThreads(count)
+            found.append(model(first, second)[0])
+    finally:
+        cv2.setNumThreads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

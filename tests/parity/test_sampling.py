@@ -10,15 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fresco_core.attention import AttentionOptions
 from fresco_core.correspondence import TokenGuides
 from fresco_core.models import load_diffusion_models
-from fresco_core.optimization import (
-    OptimizationOptions,
-    correlation,
-    optimize_features,
-)
-from fresco_core.options import TranslationOptions
+from fresco_core.optimization import correlation, optimize_features
+from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
 from fresco_core.sampling import PictureCodec, Schedule, repeat_first, to_uint8
 from fresco_core.smoothing import smooth
 from fresco_core.translator import Conditioning, FrescoTranslator

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fresco_core import propagation
-from fresco_core.propagation import PropagationOptions, propagate
+from fresco_core.propagation import PropagationOptions, blending, chain, propagate
 from fresco_core.propagation.patchmatch import Synthesis
 from tests.fresco_core.propagation.scene import psnr, sliding, stylise
 
@@ -56,7 +55,7 @@ def test_results_errors_and_flows_of_a_frame_meet(monkeypatch: pytest.MonkeyPatc
     flows = np.stack([np.full((2, 4, 5), i, np.float32) for i in range(count - 1)])
     forward, backward = flows + 100, flows + 200
 
-    def numbered(frames, key, flows, flows_back, options):
+    def numbered(frames, key, flows, flows_back, options, on_frame):
         return [Synthesis(frame, frame[..., 0].astype(np.float32)) for frame in frames[1:]]
 
     def check(first, second, error_first, error_second, flows, options):
@@ -69,8 +68,8 @@ def test_results_errors_and_flows_of_a_frame_meet(monkeypatch: pytest.MonkeyPatc
             assert flow == 200 + i
             yield arrays[0], None
 
-    monkeypatch.setattr(propagation, "propagate_key", numbered)
-    monkeypatch.setattr(propagation, "merge", check)
+    monkeypatch.setattr(chain, "propagate_key", numbered)
+    monkeypatch.setattr(blending, "merge", check)
     between = propagate(frames, frames[0], frames[-1], forward, backward)
     assert between[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
 
@@ -85,6 +84,21 @@ def test_one_frame_between(timing: str):
     frames, truth = run(3, replace(QUICK, timing=timing))
     assert frames.shape == (1, 48, 64, 3)
     assert psnr(frames[0], truth[1]) > psnr(truth[0], truth[1]) + 3
+
+
+def test_every_frame_is_told_of():
+    frames, forward, backward = sliding(4, height=16, width=16)
+    told: list[int] = []
+    propagate(
+        frames,
+        frames[0],
+        frames[-1],
+        forward,
+        backward,
+        options=QUICK,
+        on_frame=lambda: told.append(1),
+    )
+    assert len(told) == 3 * 2
 
 
 def test_same_arguments_same_frames():
