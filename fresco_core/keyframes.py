@@ -33,15 +33,32 @@ def working_size(height: int, width: int, resolution: int) -> tuple[int, int]:
     return side(height), side(width)
 
 
-def resize_frame(frame_HWC: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
-    """Resize an RGB frame (uint8) to its working size: Lanczos when enlarging, area else."""
+def resize_frame(
+    frame_HWC: NDArray[np.uint8], resolution: int, out_HWC: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Resize an RGB frame (uint8) to its working size: Lanczos when enlarging, area else.
+
+    The result is made in `out_HWC` where it is given; without it, a frame of working size is
+    returned as it is.
+
+    Raises:
+        ValueError: `out_HWC` is not of the working size.
+    """
     height, width = frame_HWC.shape[:2]
     rows, columns = working_size(height, width, resolution)
+    if out_HWC is not None and out_HWC.shape != (rows, columns, 3):
+        raise ValueError(f"{columns}x{rows} does not fit into an array of {out_HWC.shape}")
     if (rows, columns) == (height, width):
-        return frame_HWC
+        if out_HWC is None:
+            return frame_HWC
+        out_HWC[:] = frame_HWC
+        return out_HWC
+    if out_HWC is None:
+        out_HWC = np.empty((rows, columns, 3), np.uint8)
     enlarge = resolution > min(height, width)
     interpolation = cv2.INTER_LANCZOS4 if enlarge else cv2.INTER_AREA
-    return np.asarray(cv2.resize(frame_HWC, (columns, rows), interpolation=interpolation), np.uint8)
+    cv2.resize(frame_HWC, (columns, rows), dst=out_HWC, interpolation=interpolation)
+    return out_HWC
 
 
 class DifferenceCurve:

@@ -3,11 +3,11 @@
 Legend: H, W = height and width of a frame as displayed, C = 3 (red, green, blue).
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 from fresco_core.errors import ClipError, ConfigError
 from io_pipeline import decord_engine
 from io_pipeline.clip_info import ClipInfo
-from io_pipeline.clip_source import ClipSource, average_rate, orientation, upright
-from io_pipeline.colour import Colour, ToRGB
+from io_pipeline.clip_source import ClipSource, average_rate, colour_tags, orientation, upright
+from io_pipeline.colour import ToRGB
+from io_pipeline.frame_times import end_and_rate, rising
 
-Engine = Literal["auto", "decord", "pyav"]
+Engine = Literal["auto", "decord", "decord-only", "pyav"]
 MAX_PIXELS = 8192 * 8192
 THREADS = 2
 
 _DEFAULT_RATE = Fraction(25)
-_Frames = Generator[NDArray[np.uint8], None, None]
+# Decoded frames whose conversion to RGB is still to come: whoever skips one goes without.
+_Pictures = Generator[Callable[[], NDArray[np.uint8]], None, None]
 
 
 def scan_clip(
@@ -43,7 +45,9 @@ def scan_clip(
     ``on_frame(number, frame_HWC)`` gets every frame as uint8 (H, W, 3) RGB, upright, in
     presentation order. ``engine`` is what :class:`ClipReader` will decode with: "auto" and "pyav"
     are PyAV, as this pass is; "decord" is decord where it delivers the same frames, else PyAV with
-    a warning. More than ``max_pixels`` per frame are refused from the header, before any decoding.
+    a warning. "decord-only" does this pass with decord as well, for a clip that PyAV hangs on (see
+    :func:`decord_engine.scan`). More than ``max_pixels`` per frame are refused from the header,
+    before any decoding.
 
     Raises ClipError where the file is missing, no video, without frames, too large or damaged,
     and, with ``on_truncated="fail"``, where it was cut short (otherwise that is a warning).
@@ -53,6 +57,8 @@ def scan_clip(
         raise ConfigError(
             'clips.decoder = "decord", but decord is not installed: install it or choose pyav'
         )
+    if engine == "decord-only":
+        return decord_engine.scan(path, max_pixels=max_pixels, on_frame=on_frame, threads=threads)
     with ClipSource(path, max_pixels=max_pixels, threads=threads) as source:
         scan = _Scan(source)
         first_HWC: NDArray[np.uint8] | None = None
@@ -89,8 +95,8 @@ class ClipReader(AbstractContextManager["ClipReader"]):
         self.info = info
         self._delivered = 0
         self._threads = threads
-        self._frames: _Frames = (
-            decord_engine.frames(info.path, threads) if info.engine == "decord" else self._pyav()
+        self._pictures: _Pictures = (
+            decord_engine.pictures(info.path, threads) if info.engine == "decord" else self._pyav()
         )
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -101,30 +107,40 @@ class ClipReader(AbstractContextManager["ClipReader"]):
         if self._delivered == self.info.frame_count:
             self.close()
             raise StopIteration
-        frame_HWC: NDArray[np.uint8] | None = next(self._frames, None)
-        if frame_HWC is None or frame_HWC.shape[:2] != (self.info.height, self.info.width):
-            raise ClipError(
-                f"{self.info.path}: changed while it was read (frame {self._delivered} of "
-                f"{self.info.frame_count}); leave clips alone until they are done"
-            )
+        picture = next(self._pictures, None)
+        frame_HWC = None if picture is None else picture()
+        if frame_HWC is None or frame_HWC.shape != (self.info.height, self.info.width, 3):
+            raise self._changed()
         self._delivered += 1
         return frame_HWC
 
+    def skip(self) -> None:
+        """Pass over the next frame: it is decoded, which is the lesser part of delivering it."""
+        if next(self._pictures, None) is None:
+            raise self._changed()
+        self._delivered += 1
+
     def close(self) -> None:
         """Release the decoder and the file."""
-        self._frames.close()
+        self._pictures.close()
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _pyav(self) -> _Frames:
+    def _changed(self) -> ClipError:
+        return ClipError(
+            f"{self.info.path}: changed while it was read (frame {self._delivered} of "
+            f"{self.info.frame_count}); leave clips alone until they are done"
+        )
+
+    def _pyav(self) -> _Pictures:
         # What was scanned was within the limits; a file swapped since is caught by its size.
         limit = 2 * self.info.width * self.info.height + 65536
         with ClipSource(self.info.path, max_pixels=limit, threads=self._threads) as source:
             scan = _Scan(source)
             for frame in source.frames():
                 scan.orient(frame)
-                yield scan.to_array(frame)
+                yield partial(scan.to_array, frame)
 
 
 class _Scan:
@@ -148,13 +164,13 @@ class _Scan:
         self.rotation, self.mirrored, exact = orientation(frame)
         if not exact:
             self._warn(f"rotation flag rounded to {self.rotation} degrees")
-        self.colour = self._tags(frame)
+        self.colour = colour_tags(frame, self._source.stream.codec_context)
         self._to_rgb = ToRGB(self.colour, self._width, self._height)
 
     def add(self, frame: VideoFrame) -> None:
         """Note a frame's time."""
         self.orient(frame)
-        step = self._step()
+        step = self._step(self._times)
         time = frame.pts if frame.pts is not None else frame.dts
         if time is None:
             self._warn("frames without times: placed at the container's frame rate")
@@ -172,14 +188,21 @@ class _Scan:
             raise ClipError(
                 f"{source.path}: no frame can be decoded; copy it again or re-encode it"
             )
-        self._times = self._rising()
-        count = len(self._times)
+        times = rising(self._times)
+        if times != tuple(self._times):
+            self._warn("its frame times do not rise: they were put in order")
+        count = len(times)
         if stream.frames and count + source.discarded < stream.frames and not source.cut:
             self._warn(f"{count} frames are shown of the {stream.frames} its container lists")
         if source.cut:
             listed = f" of the {stream.frames} its container lists" if stream.frames else ""
             self._warn(f"cut short: {count} frames{listed} can be read")
-        end, rate = self._end_and_rate()
+        end, rate = end_and_rate(
+            times,
+            source.last_duration or self._step(times),
+            Fraction(stream.time_base),
+            average_rate(stream),
+        )
         turned = self.rotation % 180 == 90
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         return ClipInfo(
@@ -187,7 +210,7 @@ class _Scan:
             width=self._height if turned else self._width,
             height=self._width if turned else self._height,
             frame_count=count,
-            times=tuple(self._times),
+            times=times,
             end=end,
             time_base=Fraction(stream.time_base),
             frame_rate=rate,
@@ -202,47 +225,12 @@ class _Scan:
             warnings=tuple(self._warnings),
         )
 
-    def _rising(self) -> list[int]:
-        """The frames' times, put in order where a container (AVI) cannot say it for B-frames."""
-        if all(a < b for a, b in pairwise(self._times)):
-            return self._times
-        self._warn("its frame times do not rise: they were put in order")
-        times = sorted(self._times)
-        for number in range(1, len(times)):
-            times[number] = max(times[number], times[number - 1] + 1)
-        return times
-
-    def _end_and_rate(self) -> tuple[int, Fraction]:
-        """When the last frame ends, and the average rate that goes with it.
-
-        The container's rate is taken where it agrees with the frames' times to within a frame,
-        so that 30000/1001 stays what it is in containers that round times to milliseconds.
-        """
-        first, last, count = self._times[0], self._times[-1], len(self._times)
-        base = Fraction(self._source.stream.time_base)
-        stated = average_rate(self._source.stream)
-        end = last + (self._source.last_duration or self._step())
-        if stated is not None:
-            stated_end = first + count / (stated * base)
-            step = 1 / (stated * base)
-            if stated_end > last and abs(stated_end - end) <= step:
-                return max(last + 1, round(stated_end)), stated
-        return end, Fraction(count) / ((end - first) * base)
-
-    def _step(self) -> int:
+    def _step(self, times: Sequence[int]) -> int:
         """Ticks from one frame to the next, by the last two or by the container's rate."""
-        if len(self._times) > 1:
-            return self._times[-1] - self._times[-2]
+        if len(times) > 1:
+            return times[-1] - times[-2]
         rate = average_rate(self._source.stream) or _DEFAULT_RATE
         return max(1, round(1 / (rate * Fraction(self._source.stream.time_base))))
-
-    def _tags(self, frame: VideoFrame) -> Colour:
-        context = self._source.stream.codec_context
-        full = frame.format.is_rgb or frame.format.name.startswith("yuvj") or frame.color_range == 2
-        tags = Colour(
-            int(frame.colorspace), int(context.color_primaries), int(context.color_trc), bool(full)
-        )
-        return tags.assumed(frame.width, frame.height)
 
     def _warn(self, text: str) -> None:
         if text not in self._warnings:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_core.errors import ClipError
+from io_pipeline.colour import Colour
 
 # Containers a clip may come in. A list of its own keeps text files from being read as playlists.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf"
@@ -62,6 +63,11 @@ class ClipSource(AbstractContextManager["ClipSource"]):
     def sound_tracks(self) -> int:
         """Number of sound tracks."""
         return len(self._container.streams.audio)
+
+    @property
+    def seconds(self) -> Fraction:
+        """How long the clip is by its header; 0 where that does not say."""
+        return Fraction(self._container.duration or 0, 1_000_000)
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Every frame, in presentation order. Stops quietly where a cut file ends.
@@ -189,6 +195,23 @@ def average_rate(stream: Any) -> Fraction | None:
         if rate:
             return Fraction(rate)
     return None
+
+
+def colour_tags(said_by: Any, context: Any) -> Colour:
+    """The colour tags of a clip, the matrix settled.
+
+    ``said_by`` is a decoded frame, or the codec context itself where nothing is to be decoded:
+    the same but for codecs that state their colours in the pictures alone.
+    """
+    pixels = said_by.format
+    known_full = pixels is not None and (pixels.is_rgb or pixels.name.startswith("yuvj"))
+    tags = Colour(
+        int(said_by.colorspace),
+        int(context.color_primaries),
+        int(context.color_trc),
+        bool(known_full or said_by.color_range == 2),
+    )
+    return tags.assumed(said_by.width, said_by.height)
 
 
 def _is_cut(path: Path, format_name: str) -> bool:

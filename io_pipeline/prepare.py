@@ -1,12 +1,12 @@
-"""Prepare: clip -> windows of resized frames with their key frames' control maps.
+"""Prepare: plan a clip, then read it window by window at working size.
 
-Shapes: T frames of a window, K new key frames, H x W working size, RGB.
+Shapes: T frames of a window, H x W working size, RGB.
 """
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,96 +14,55 @@ from numpy.typing import NDArray
 from fresco_core.errors import ClipError
 from fresco_core.keyframes import (
     DIFFERENCE_RESOLUTION,
-    Batch,
     DifferenceCurve,
     batch_key_frames,
     resize_frame,
     select_key_frames,
     working_size,
 )
-from io_pipeline.video import MAX_PIXELS, ClipInfo, ClipReader, Engine, scan_clip
+from io_pipeline.plan import ClipPlan
+from io_pipeline.video import MAX_PIXELS, ClipReader, Engine, scan_clip
+from io_pipeline.window import Window
 
 Array = NDArray[np.uint8]
-
-
-class Detector(Protocol):
-    """Draws the control map (H,W) uint8 of a frame (H,W,3) uint8 RGB."""
-
-    def __call__(self, frame_HWC: Array, /) -> Array: ...
-
-
-@dataclass(frozen=True)
-class ClipPlan:
-    """What one pass over a clip tells: its frames, key frames and batches.
-
-    `working_size` is (height, width); `batches` hold frame numbers of the clip.
-    """
-
-    info: ClipInfo
-    working_size: tuple[int, int]
-    key_numbers: tuple[int, ...]
-    batches: tuple[Batch, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """The frames that one batch of key frames needs, at working size.
-
-    Attributes:
-        index, count: which window of how many.
-        first_frame: clip frame number of `frames_THWC[0]`: 0, or the last key frame of the window
-            before, whose frame is thus in both.
-        frames_THWC: (T,H,W,3) uint8 RGB, up to the batch's last key frame.
-        key_numbers: clip frame numbers of the new key frames.
-        controls_KHW: (K,H,W) uint8 control maps of the new key frames, or None without ControlNet.
-    """
-
-    index: int
-    count: int
-    first_frame: int
-    frames_THWC: Array
-    key_numbers: tuple[int, ...]
-    controls_KHW: Array | None
-
-    @property
-    def key_frames_KHWC(self) -> Array:
-        """Inputs of the new key frames, (K,H,W,3) uint8 RGB."""
-        return self.frames_THWC[[number - self.first_frame for number in self.key_numbers]]
+OnFrame = Callable[[int], None]
 
 
 class Prepare:
-    """Plans clips and reads them window by window; never a whole clip."""
+    """Plans clips and opens them for reading; holds no more than a few frames of any."""
 
     def __init__(
         self,
-        detector: Detector | None,
         *,
         min_interval: int,
         max_interval: int,
         batch_size: int,
         resolution: int,
-        decoder: Engine = "auto",
         on_truncated: Literal["warn", "fail"] = "warn",
         max_pixels: int = MAX_PIXELS,
+        threads: int = 1,
     ) -> None:
-        self._detector = detector
         self._min_interval = min_interval
         self._max_interval = max_interval
         self._batch_size = batch_size
         self._resolution = resolution
-        self._decoder = decoder
         self._on_truncated = on_truncated
         self._max_pixels = max_pixels
+        self._threads = threads
 
-    def plan(self, path: Path, on_frame: Callable[[int], None] | None = None) -> ClipPlan:
+    def plan(
+        self, path: Path, decoder: Engine = "auto", on_frame: OnFrame | None = None
+    ) -> ClipPlan:
         """Decode a clip once to count its frames and choose key frames; keeps no frame.
 
         Args:
             path: the clip.
+            decoder: what reads the clip, now and later; see `scan_clip`.
             on_frame: called with the number of each frame decoded.
 
         Raises:
             ClipError: the clip cannot be decoded, or would be too large at working size.
+            ConfigError: the decoder is not installed.
         """
         curve = DifferenceCurve()
         adaptive = self._min_interval != self._max_interval
@@ -119,10 +78,11 @@ class Prepare:
 
         info = scan_clip(
             path,
-            engine=self._decoder,
+            engine=decoder,
             on_truncated=self._on_truncated,
             max_pixels=self._max_pixels,
             on_frame=see,
+            threads=self._threads,
         )
         differences = curve.values() if adaptive else np.zeros(info.frame_count)
         keys = select_key_frames(differences, self._min_interval, self._max_interval)
@@ -147,25 +107,65 @@ class Prepare:
                 f"limit or, above {DIFFERENCE_RESOLUTION}, lower key_frames.resolution"
             )
 
-    def windows(self, plan: ClipPlan) -> Generator[Window]:
-        """Read the clip a second time, one window in memory at a time.
+    def windows(self, plan: ClipPlan) -> "WindowReader":
+        """Open a planned clip to read its windows; a context manager."""
+        return WindowReader(plan, self._resolution, threads=self._threads)
+
+
+class WindowReader(AbstractContextManager["WindowReader"]):
+    """A second pass over a clip, one window at a time, forwards only.
+
+    It holds one frame: the last of a window, with which the next one begins.
+    """
+
+    def __init__(self, plan: ClipPlan, resolution: int, *, threads: int = 1) -> None:
+        self._reader = ClipReader(plan.info, threads=threads)
+        self._resolution = resolution
+        self._next = 0
+        self._last_HWC: Array | None = None
+
+    def skip_to(self, number: int, on_frame: OnFrame | None = None) -> None:
+        """Pass over the frames before ``number``: decoded, but neither converted nor resized.
 
         Raises:
             ClipError: the file changed or broke since it was planned.
         """
-        with ClipReader(plan.info) as reader:
-            frames = iter(reader)
-            held: list[Array] = []
-            first = 0
-            for index, batch in enumerate(plan.batches):
-                while first + len(held) <= batch.new[-1]:
-                    held.append(resize_frame(next(frames), self._resolution))
-                frames_THWC = np.stack(held)
-                held.clear()
-                controls_KHW = None
-                if self._detector is not None:
-                    maps = [self._detector(frames_THWC[number - first]) for number in batch.new]
-                    controls_KHW = np.stack(maps)
-                yield Window(index, len(plan.batches), first, frames_THWC, batch.new, controls_KHW)
-                held = [frames_THWC[-1].copy()]
-                first = batch.new[-1]
+        while self._next < number:
+            self._reader.skip()
+            self._last_HWC = None
+            self._count(on_frame)
+
+    def read(self, window: Window, frames_THWC: Array, on_frame: OnFrame | None = None) -> None:
+        """Fill a window's frames, (T,H,W,3) uint8 RGB; windows in between are passed over.
+
+        ``on_frame`` is called with the clip frame number of each frame decoded.
+
+        Raises:
+            ClipError: the file changed or broke since it was planned.
+            ValueError: the window lies behind, or its frames do not fit into the array.
+        """
+        first = window.first_frame
+        if len(frames_THWC) != window.frame_count:
+            raise ValueError(f"{window.frame_count} frames for an array of {len(frames_THWC)}")
+        if self._last_HWC is not None and first == self._next - 1:
+            frames_THWC[0] = self._last_HWC
+        elif first < self._next:
+            raise ValueError(f"window {window.index} lies behind: frame {self._next} is next")
+        self.skip_to(first, on_frame)
+        for offset in range(self._next - first, window.frame_count):
+            # Made where it stays: a block is filled without a copy.
+            resize_frame(next(self._reader), self._resolution, frames_THWC[offset])
+            self._count(on_frame)
+        self._last_HWC = frames_THWC[-1].copy()
+
+    def close(self) -> None:
+        """Release the decoder and the file."""
+        self._reader.close()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _count(self, on_frame: OnFrame | None) -> None:
+        self._next += 1
+        if on_frame is not None:
+            on_frame(self._next - 1)

@@ -5,43 +5,85 @@ import numpy as np
 import pytest
 
 from fresco_core.errors import ClipError
+from fresco_core.keyframes import resize_frame
 from io_pipeline.prepare import Prepare
-from tests.io_pipeline.media import make_clip
-
-
-def canny(frame):
-    return cv2.Canny(frame, 50, 100)
+from io_pipeline.window import windows
+from tests.io_pipeline.media import make_clip, read
 
 
 def prepare(**changes) -> Prepare:
     settings = {"min_interval": 3, "max_interval": 3, "batch_size": 4, "resolution": 64}
-    return Prepare(canny, **settings | changes)
+    return Prepare(**settings | changes)
 
 
-def test_windows_cover_the_clip_and_share_one_frame(tmp_path):
-    clip = make_clip(tmp_path / "clip.mp4", frames=20, width=96, height=80)
+def windows_of(plan):
+    return list(windows(plan, steps=2, control=False, flows=False))
+
+
+def empty(window):
+    return np.empty((window.frame_count, window.height, window.width, 3), np.uint8)
+
+
+def filled(stage, plan, chosen=slice(None)):
+    """The frames of some of a clip's windows."""
+    result = []
+    with stage.windows(plan) as reader:
+        for window in windows_of(plan)[chosen]:
+            result.append(empty(window))
+            reader.read(window, result[-1])
+    return result
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 80), (32, 40), (64, 64)])
+def test_windows_hold_the_resized_frames_and_share_one(tmp_path, width, height):
+    clip = make_clip(tmp_path / "clip.mp4", frames=20, width=width, height=height)
     stage = prepare()
     plan = stage.plan(clip)
     assert plan.working_size == (64, 64)
     assert plan.key_numbers == (0, 3, 6, 9, 12, 15, 18, 19)
-    windows = list(stage.windows(plan))
-    assert [w.key_numbers for w in windows] == [b.new for b in plan.batches]
-    assert [(w.index, w.count) for w in windows] == [(i, len(windows)) for i in range(len(windows))]
-    for before, window in itertools.pairwise(windows):
-        assert window.first_frame == before.key_numbers[-1]
-        assert np.array_equal(window.frames_THWC[0], before.frames_THWC[-1])
-    assert sum(len(w.frames_THWC) for w in windows) == 20 + len(windows) - 1
+    expected = [resize_frame(frame, 64) for frame in read(clip)]
+    found = filled(stage, plan)
+    for window, frames in zip(windows_of(plan), found, strict=True):
+        last = window.first_frame + window.frame_count
+        assert np.array_equal(frames, expected[window.first_frame : last])
+    for before, frames in itertools.pairwise(found):
+        assert np.array_equal(frames[0], before[-1])
+    assert sum(map(len, found)) == 20 + len(found) - 1
 
 
-def test_key_frames_and_control_maps_belong_together(tmp_path):
-    clip = make_clip(tmp_path / "clip.mp4", frames=11, width=128, height=128)
+@pytest.mark.parametrize("chosen", [slice(1, None), slice(2, 3), slice(0, None, 2)])
+def test_windows_that_are_not_wanted_are_passed_over(tmp_path, monkeypatch, chosen):
     stage = prepare()
-    for window in stage.windows(stage.plan(clip)):
-        for number, key, control in zip(
-            window.key_numbers, window.key_frames_KHWC, window.controls_KHW, strict=True
-        ):
-            assert np.array_equal(key, window.frames_THWC[number - window.first_frame])
-            assert np.array_equal(control, canny(key))
+    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=30, width=96, height=80))
+    assert len(windows_of(plan)) >= 4
+    wanted = filled(stage, plan)[chosen]
+    resized = []
+    resize = cv2.resize
+    monkeypatch.setattr(cv2, "resize", lambda *a, **k: resized.append(1) or resize(*a, **k))
+    found = filled(stage, plan, chosen)
+    assert all(map(np.array_equal, found, wanted))
+    assert len(resized) <= sum(map(len, wanted))
+
+
+def test_a_window_that_lies_behind_is_not_read(tmp_path):
+    stage = prepare()
+    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20))
+    first, second, *_ = windows_of(plan)
+    with stage.windows(plan) as reader:
+        reader.read(second, empty(second))
+        with pytest.raises(ValueError, match="lies behind"):
+            reader.read(first, empty(first))
+
+
+def test_frames_must_fit_into_the_array(tmp_path):
+    stage = prepare()
+    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20))
+    first = windows_of(plan)[0]
+    with stage.windows(plan) as reader:
+        with pytest.raises(ValueError, match="frames for an array of"):
+            reader.read(first, empty(first)[1:])
+        with pytest.raises(ValueError, match="does not fit"):
+            reader.read(first, empty(first)[:, 1:])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 7])
@@ -52,8 +94,8 @@ def test_short_clips(tmp_path, frames, maximum):
     plan = stage.plan(clip)
     assert plan.key_numbers[0] == 0
     assert plan.key_numbers[-1] == frames - 1
-    last = list(stage.windows(plan))[-1]
-    assert last.first_frame + len(last.frames_THWC) == frames
+    last = windows_of(plan)[-1]
+    assert last.first_frame + len(filled(stage, plan)[-1]) == frames
 
 
 def test_adaptive_key_frames_follow_the_picture(tmp_path):
@@ -64,16 +106,28 @@ def test_adaptive_key_frames_follow_the_picture(tmp_path):
     assert (gaps <= 12).all()
 
 
-def test_without_a_detector_there_are_no_maps(tmp_path):
-    clip = make_clip(tmp_path / "clip.mp4", frames=3)
-    stage = Prepare(None, min_interval=2, max_interval=2, batch_size=3, resolution=64)
-    assert [w.controls_KHW for w in stage.windows(stage.plan(clip))] == [None]
-
-
 def test_progress_counts_frames(tmp_path):
     seen = []
-    prepare().plan(make_clip(tmp_path / "clip.mp4", frames=5), seen.append)
-    assert seen == [0, 1, 2, 3, 4]
+    stage = prepare()
+    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20), on_frame=seen.append)
+    assert seen == list(range(20))
+    seen.clear()
+    with stage.windows(plan) as reader:
+        reader.skip_to(2, seen.append)
+        for window in windows_of(plan)[1:]:
+            reader.read(window, empty(window), seen.append)
+    assert seen == list(range(20))
+
+
+def test_a_clip_that_shrank_is_told(tmp_path):
+    stage = prepare()
+    clip = make_clip(tmp_path / "clip.mp4", frames=20)
+    plan = stage.plan(clip)
+    make_clip(clip, frames=10)
+    with pytest.raises(ClipError, match="changed while it was read"):
+        filled(stage, plan)
+    with pytest.raises(ClipError, match="changed while it was read"):
+        filled(stage, plan, slice(-1, None))
 
 
 @pytest.mark.parametrize(
