@@ -96,7 +96,9 @@ class ClipReader(AbstractContextManager["ClipReader"]):
         self._delivered = 0
         self._threads = threads
         self._pictures: _Pictures = (
-            decord_engine.pictures(info.path, threads) if info.engine == "decord" else self._pyav()
+            decord_engine.pictures(info.path, threads, info.frame_count)
+            if info.engine == "decord"
+            else self._pyav()
         )
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:

@@ -64,13 +64,17 @@ def agrees(info: ClipInfo, first_HWC: NDArray[np.uint8]) -> bool:
     return float(np.abs(frame_HWC.astype(np.int16) - first_HWC).mean()) <= _SAME_PICTURE
 
 
-def pictures(path: Path, threads: int) -> Generator[Callable[[], NDArray[np.uint8]], None, None]:
+def pictures(
+    path: Path, threads: int, frame_count: int | None = None
+) -> Generator[Callable[[], NDArray[np.uint8]], None, None]:
     """Every frame in order; called, it is uint8 (H, W, 3) RGB, upright.
 
-    Raises ClipError where decord fails.
+    Raises ClipError where decord fails, or finds other than ``frame_count`` frames.
     """
     try:
         reader = _open(path, threads)
+        if frame_count not in (None, len(reader)):
+            raise ValueError(f"it finds {len(reader)} frames, not {frame_count}")
         for _ in range(len(reader)):
             yield reader.next().asnumpy
     except Exception as error:
