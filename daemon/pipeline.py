@@ -1,188 +1,194 @@
-"""The loop: clip after clip through prepare, translate, propagate and publish."""
+"""The main loop: clips side by side through prepare, translate, propagate and publish."""
 
+import asyncio
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
-from daemon.jobs import Fingerprints, Job, JobResult, Outcome, fingerprints, is_done, printable
+from daemon.failures import first_cause, reason
+from daemon.jobs import Fingerprints, Job, JobResult, Outcome, fingerprints, is_done
 from daemon.manifest import manifest
+from daemon.memory import Account
 from daemon.progress import Progress
 from daemon.settings import Settings
-from fresco_core.errors import FrescodError
+from daemon.work import ClipWork, WindowWork
+from daemon.workshop import Workshop
+from fresco_core.errors import ClipError
 from io_pipeline.prompt import read_prompt
+from io_pipeline.publish import Encoding
+from io_pipeline.staging import Staging
+from io_pipeline.window import windows
 
-if TYPE_CHECKING:  # torch takes seconds to import: a run with nothing to do goes without
-    from daemon.stages import Stages
-
-Item = TypeVar("Item")
-
-
-class Clock:
-    """Seconds spent in each stage."""
-
-    def __init__(self) -> None:
-        self.seconds = {"prepare": 0.0, "translate": 0.0, "propagate": 0.0, "publish": 0.0}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.monotonic() - start
-
-    def each(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, the time to make them counted."""
-        iterator = iter(items)
-        while True:
-            with self(stage):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+Prepared = asyncio.Queue[WindowWork | None]
 
 
-def run(
-    jobs: Sequence[Job],
-    settings: Settings,
-    output: Path,
-    load: Callable[[Settings], "Stages"],
-    progress: Progress,
-    *,
-    force: bool = False,
-    debug: bool = False,
-) -> list[JobResult]:
-    """Take every job in turn; one that fails does not stop the others.
+class Pipeline:
+    """Takes clips through a workshop: a coroutine for each clip, tasks for what goes on beside it.
 
-    Models are loaded once, by ``load``, and only when there is a clip to translate.
-
-    Raises:
-        FrescodError: the models cannot be loaded, whatever the reason.
+    ``identity`` is all that a half-finished result must have in common with this run for it to be
+    continued, the job's own fingerprints apart.
     """
-    stages: Stages | None = None
-    results: list[JobResult] = []
-    for number, job in enumerate(jobs, 1):
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        settings: Settings,
+        output: Path,
+        progress: Progress,
+        *,
+        identity: Mapping[str, str],
+        debug: bool = False,
+    ) -> None:
+        self.workshop = workshop
+        self.settings = settings
+        self.output = output
+        self.progress = progress
+        self._identity = identity
+        self._debug = debug
+
+    async def run(self, jobs: Sequence[Job], *, force: bool = False) -> list[JobResult]:
+        """Every job, in the order given wherever two of them want the same.
+
+        A job is begun when it may soon have a device; until then it costs nothing.
+
+        Raises:
+            ExceptionGroup: of a FrescodError that ends the run: no models, no device left.
+        """
+        slots = asyncio.Semaphore(2 * len(self.workshop.devices.all))
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for number, job in enumerate(jobs):
+                await slots.acquire()
+                slot = ExitStack()
+                slot.callback(slots.release)
+                self.progress.begin(job, number + 1, len(jobs))
+                tasks.append(group.create_task(self._job(job, number, slot, force)))
+        return [task.result() for task in tasks]
+
+    async def _clip(self, clip: ClipWork, slot: ExitStack) -> None:
+        """One clip, from file to result folder; leaves ``slot`` when another may take its place."""
+        shop = self.workshop
+        prepared: Prepared = asyncio.Queue(self.settings.prefetch.windows)
+        saved = None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._prepare(clip, prepared))
+            while work := await shop.next_window(clip, prepared):
+                if work.window.index in clip.translated:
+                    await shop.load(clip, work)
+                else:
+                    translated = await shop.translate(clip, work, saved, self._steps(clip, work))
+                    saved = tasks.create_task(shop.save(clip, work, translated))
+                tasks.create_task(self._finish(clip, work, saved))
+            shop.give_device(clip)  # to the next clip, while this one's frames are propagated
+            slot.close()
+        await self._publish(clip)
+
+    async def _prepare(self, clip: ClipWork, prepared: Prepared) -> None:
+        """The clip's windows, as far ahead as queue and memory allow."""
+        translation = self.settings.translation
+        async with self.workshop.reader(clip, self._frames(clip)) as reader:
+            clip.plan = await reader.plan()
+            clip.encoding = Encoding.of(clip.plan, **self.settings.output.model_dump())
+            for warning in clip.plan.info.warnings:
+                self.workshop.warn(clip, warning)
+            for window in windows(
+                clip.plan,
+                steps=translation.steps - max(translation.warmup_steps, 0),
+                control=self.settings.control.enabled,
+                flows=self.settings.flow.on_device,
+            ):
+                if window.index in clip.published:
+                    clip.frames_done = window.key_numbers[-1] + 1
+                else:
+                    await prepared.put(await self.workshop.read(clip, reader, window))
+        await prepared.put(None)
+
+    async def _finish(
+        self, clip: ClipWork, work: WindowWork, saved: asyncio.Task[None] | None
+    ) -> None:
+        """A translated window's frames: propagated, encoded, on disk, out of memory."""
+        shop = self.workshop
+        async with asyncio.TaskGroup() as segments:
+            for segment in range(len(work.window.segments)):
+                segments.create_task(shop.propagate(clip, work, segment))
+        await shop.publish_window(clip, work)
+        if saved is not None:
+            await saved
+        await shop.drop(clip, work)
+        new = work.window.new_frames
+        clip.frames_done += new.stop - new.start
+        self._tell(clip, "propagate", clip.frames_done, clip.plan.info.frame_count)
+
+    async def _publish(self, clip: ClipWork) -> None:
+        """The windows' files as one result, under its name."""
+        facts = await self.workshop.devices.facts()
+        told = manifest(clip, self.settings, facts)
+        for warning in await self.workshop.publish_clip(clip, self.output, told):
+            self.workshop.warn(clip, warning)
+        count = clip.plan.info.frame_count
+        self._tell(clip, "publish", count, count)
+
+    async def _job(self, job: Job, number: int, slot: ExitStack, force: bool) -> JobResult:
+        """A job's outcome, whatever becomes of it; raises only what ends the whole run."""
         start = time.monotonic()
-        folder = output / job.name
-        progress.begin(job, number, len(jobs))
-        outcome, reason = Outcome.DONE, ""
-        try:
-            prints = fingerprints(job, settings)
-            if not force and is_done(folder, prints):
-                outcome = Outcome.ALREADY_DONE
-        except FrescodError as error:
-            outcome, reason = Outcome.FAILED, str(error)
-        if outcome is Outcome.DONE:
-            if stages is None:
-                stages = _loaded(load, settings, progress if debug else None)
-                start = time.monotonic()  # loading is not the clip's own time
+        folder = self.output / job.name
+        outcome, why = Outcome.DONE, ""
+        with slot:
             try:
-                translate_clip(job, prints, settings, output, stages, progress)
-            except FrescodError as error:
-                outcome, reason = Outcome.FAILED, str(error)
+                prints = await asyncio.to_thread(fingerprints, job, self.settings)
+                if not force and await asyncio.to_thread(is_done, folder, prints):
+                    outcome = Outcome.ALREADY_DONE
+                else:
+                    self.workshop.start()
+                    await self._continue(job, number, prints, slot, force)
             except Exception as error:
-                outcome, reason = Outcome.FAILED, _unexpected(error)
-                if debug:
-                    progress.trace(traceback.format_exc())
-        result = JobResult(job.clip, outcome, time.monotonic() - start, reason, folder)
-        progress.end(result)
-        results.append(result)
-    return results
+                cause = first_cause(error)
+                if cause is self.workshop.devices.failure:
+                    raise cause from None
+                outcome, why = Outcome.FAILED, reason(cause)
+                if self._debug:
+                    self.progress.trace(getattr(cause, "trace", "") or repr(cause))
+        result = JobResult(job.clip, outcome, time.monotonic() - start, why, folder)
+        self.progress.end(job, result)
+        return result
 
+    async def _continue(
+        self, job: Job, number: int, prints: Fingerprints, slot: ExitStack, force: bool
+    ) -> None:
+        """The clip from where an earlier run has left it."""
+        prompt = read_prompt(job.prompt_file)
+        staging = Staging(self.output, job.name)
+        identity = {**self._identity, **prints.__dict__}
+        done = await asyncio.to_thread(staging.open, identity, fresh=force)
+        clip = ClipWork(job, number, prints, prompt, Account(number), staging.folder)
+        clip.published, clip.translated = done.published, done.translated
+        try:
+            await self._clip(clip, slot)
+        except asyncio.CancelledError:  # the whole run is: what workers do is given up
+            clip.abandon()
+            raise
+        except Exception as error:
+            await self.workshop.clear(clip)
+            if isinstance(first_cause(error), ClipError) or not clip.batches:
+                # Nothing that a later run could continue.
+                await asyncio.to_thread(staging.remove)
+            raise
 
-def translate_clip(
-    job: Job,
-    prints: Fingerprints,
-    settings: Settings,
-    output: Path,
-    stages: "Stages",
-    progress: Progress,
-) -> None:
-    """One clip, from file to result folder, a window in memory at a time."""
-    from io_pipeline.propagate import segments
-    from io_pipeline.publish import Publisher
+    def _steps(self, clip: ClipWork, work: WindowWork) -> Callable[[str, int, int], None]:
+        """Passes a device's progress on, counted in windows of the clip."""
 
-    clock = Clock()
+        def on_step(phase: str, done: int, count: int) -> None:
+            if phase == "step":
+                # A window is done when its pictures are decoded, after the last step.
+                done_windows = work.window.index + done / (count + 1)
+                self._tell(clip, "translate", done_windows, work.window.count)
 
-    def tell(stage: str, done: float, total: int | None) -> None:
-        progress.stage(stage, done, total, clock.seconds[stage])
+        return on_step
 
-    prompt = read_prompt(job.prompt_file)
-    warnings = list(stages.inspect(prompt))
-    with clock("prepare"):
-        plan = stages.prepare.plan(job.clip, lambda number: tell("prepare", number + 1, None))
-    warnings += plan.info.warnings
-    for warning in warnings:
-        progress.warn(f"{printable(job.clip.name)}: {warning}")
+    def _frames(self, clip: ClipWork) -> Callable[[str, int, int], None]:
+        """Passes a reader's progress on, in frames; how many there are it may not know."""
+        return lambda phase, done, count: self._tell(clip, "prepare", done, count or None)
 
-    with (
-        Publisher(
-            output,
-            job.name,
-            plan.info,
-            working_size=plan.working_size,
-            crf=settings.output.crf,
-            comparison=settings.output.comparison,
-            contact_sheet=settings.output.contact_sheet,
-        ) as publisher,
-        closing(stages.prepare.windows(plan)) as windows,
-    ):
-        carry = previous_key = None
-        for window in clock.each("prepare", windows):
-            tell("prepare", window.key_numbers[-1] + 1, plan.info.frame_count)
-
-            def on_step(done: int, count: int, index: int = window.index) -> None:
-                # A batch is done when its pictures are decoded, after the last step.
-                tell("translate", index + done / (count + 1), len(plan.batches))
-
-            with clock("translate"):
-                translated = stages.translate(window, prompt, carry, on_step)
-            tell("translate", window.index + 1, len(plan.batches))
-            keys, carry = translated.keys_KHWC, translated.carry
-            maps = () if window.controls_KHW is None else window.controls_KHW
-            controls = dict(zip(window.key_numbers, maps, strict=False))
-            with clock("publish"):
-                for number, key in zip(window.key_numbers, keys, strict=True):
-                    publisher.write_key(number, key)
-                if previous_key is None:
-                    publisher.write_frame(window.frames_THWC[0], controls.get(0), keys[0])
-                    tell("propagate", 1, plan.info.frame_count)
-            for segment in segments(window, keys, previous_key):
-                with clock("propagate"):
-                    between = stages.propagate(segment)
-                with clock("publish"):
-                    for i, frame in enumerate([*between, segment.second_key_HWC], 1):
-                        control = controls.get(segment.first_frame + i)
-                        publisher.write_frame(segment.frames_THWC[i], control, frame)
-                done = segment.first_frame + len(segment.frames_THWC)
-                tell("propagate", done, plan.info.frame_count)
-            previous_key = keys[-1]
-        with clock("publish"):
-            publisher.finish(
-                manifest(job, prints, prompt, settings, plan, stages.facts, clock.seconds, warnings)
-            )
-        tell("publish", plan.info.frame_count, plan.info.frame_count)
-        for warning in publisher.warnings:
-            progress.warn(f"{printable(job.clip.name)}: {warning}")
-
-
-def _loaded(
-    load: Callable[[Settings], "Stages"], settings: Settings, tracing: Progress | None
-) -> "Stages":
-    try:
-        return load(settings)
-    except FrescodError:
-        raise
-    except Exception as error:
-        if tracing is not None:
-            tracing.trace(traceback.format_exc())
-        raise FrescodError(_unexpected(error)) from error
-
-
-def _unexpected(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}: {text[:300]} (run with --debug for details)"
+    def _tell(self, clip: ClipWork, stage: str, done: float, total: int | None) -> None:
+        self.progress.stage(clip.job, stage, done, total, clip.seconds[stage])

@@ -128,6 +128,13 @@ class Control(Section):
     scale: float = Field(default=0.7, ge=0, le=2, description="How strongly the control map binds.")
     canny_low: int = Field(default=50, ge=0, le=1000, description="Lower threshold of canny.")
     canny_high: int = Field(default=100, ge=0, le=1000, description="Upper threshold of canny.")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto",
+        description=(
+            "Who draws control maps: cpu: CPU processes, ahead of time; gpu: the GPU; auto: the "
+            "CPU, and a GPU that would have to wait draws what is missing."
+        ),
+    )
     source: str = Field(
         default="",
         description='Weights of the hed or depth detector: hub id or local path; "" the usual one.',
@@ -203,6 +210,11 @@ class Flow(Section):
     )
     weights: str = Field(default="", description='Local weights file of raft; "" the usual one.')
 
+    @property
+    def on_device(self) -> bool:
+        """Whether a network computes it, where the models are."""
+        return self.model != "dis"
+
 
 class Prompts(Section):
     """Text added to every clip's prompt."""
@@ -253,6 +265,53 @@ class Propagation(Section):
     poisson: bool = Field(default=True, description="Remove the seams between the two.")
 
 
+class Prefetch(Section):
+    """How far clips are prepared ahead of the devices."""
+
+    memory: str = Field(
+        default="auto",
+        pattern=r"^(auto|\d+(\.\d+)?\s*([KMGTkmgt]i[Bb])?)$",
+        description=(
+            "Shared memory for all windows in work, never exceeded. auto is 1 GiB a device and 1 "
+            "GiB, at most a quarter of the memory available."
+        ),
+        json_schema_extra={"allowed": "auto, or a size such as 2GiB or 512MiB"},
+    )
+    windows: int = Field(
+        default=2, ge=1, le=100, description="Windows of a clip that are ready ahead of its device."
+    )
+
+
+class Cpu(Section):
+    """The cores that the program may use."""
+
+    cores: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description=(
+            "Cores for all processes together; 0: all that this process may use. One for each GPU "
+            "feeds that GPU, the others decode, draw control maps, propagate and encode."
+        ),
+    )
+
+
+class Timeouts(Section):
+    """Seconds without any progress after which a process is killed and its work done again."""
+
+    load: float = Field(default=900, gt=0, le=86400, description="Loading models.")
+    decode: float = Field(default=60, gt=0, le=86400, description="Decoding the next frames.")
+    step: float = Field(default=600, gt=0, le=86400, description="One sampling step.")
+    propagate: float = Field(default=900, gt=0, le=86400, description="One segment.")
+    publish: float = Field(default=600, gt=0, le=86400, description="Writing one window's files.")
+    space: float = Field(
+        default=3600,
+        ge=0,
+        le=86400 * 30,
+        description="Wait so long for space on a full disk before the clip fails.",
+    )
+
+
 class Output(Section):
     """The result folder."""
 
@@ -269,11 +328,14 @@ class Output(Section):
 class Settings(Section):
     """All of ``config.toml``."""
 
-    device: str = Field(
+    devices: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description='Where the models run: "auto", "cpu", "cuda" or "cuda:N".',
-        json_schema_extra={"allowed": "auto, cpu, cuda or cuda:N"},
+        pattern=r"^(auto|cuda|(cpu(\*[1-9]\d{0,2})?|cuda:\d+)(\s*,\s*(cpu(\*[1-9]\d{0,2})?|cuda:\d+))*)$",
+        description=(
+            "Where the models run, one process each: all visible GPUs (auto; the CPU where there "
+            'is none), or a list such as "cuda:0,cuda:1", "cpu" or "cpu*3".'
+        ),
+        json_schema_extra={"allowed": "auto, cuda, or a list of cuda:N, cpu and cpu*N"},
     )
     models: Models = Models()
     clips: Clips = Clips()
@@ -286,6 +348,9 @@ class Settings(Section):
     prompts: Prompts = Prompts()
     propagation: Propagation = Propagation()
     output: Output = Output()
+    prefetch: Prefetch = Prefetch()
+    cpu: Cpu = Cpu()
+    timeouts: Timeouts = Timeouts()
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of every setting that changes the result and is not at its default.
@@ -297,7 +362,11 @@ class Settings(Section):
             mode="json",
             exclude_defaults=True,
             exclude={
-                "device": True,
+                "devices": True,
+                "prefetch": True,
+                "cpu": True,
+                "timeouts": True,
+                "control": {"device"},
                 "models": {"offline"},
                 "clips": {"on_truncated"},
                 "limits": {"max_pixels"},

@@ -1,0 +1,169 @@
+"""The devices: one process each, models loaded once, handed to the clip that is longest."""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from daemon.workers import Worker, WorkerDied
+from fresco_core.errors import FrescodError
+from io_pipeline.worker import Stage, TaskError
+
+# So many deaths in so many seconds, and a device is not tried again.
+DEATHS = 5
+SPAN = 60.0
+
+
+class DeviceError(FrescodError):
+    """No device that could be used is there, or is left."""
+
+    exit_code = 69
+
+
+@dataclass(eq=False)
+class Device:
+    """A worker that translates, and how often it died."""
+
+    name: str
+    worker: Worker
+    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS + 1))
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    lost: str = ""
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether the models run on a GPU."""
+        return self.name.startswith("cuda")
+
+
+class Devices:
+    """Starts the devices, hands them out, restarts what died.
+
+    ``on_event(text)`` hears what the user should know.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        stage: Callable[[str], Stage],
+        *,
+        deadlines: Mapping[str, float],
+        threads: int,
+        on_event: Callable[[str], None],
+    ) -> None:
+        counts: dict[str, itertools.count[int]] = {}
+        self.all: list[Device] = []
+        for name in names:
+            number = next(counts.setdefault(name, itertools.count()))
+            title = f"{name} {number + 1}" if names.count(name) > 1 else name
+            worker = Worker(title, stage(name), deadlines=deadlines, threads=threads)
+            self.all.append(Device(title, worker))
+        self.failure: FrescodError | None = None
+        self._ready = asyncio.Event()
+        self._on_event = on_event
+        self._free: list[Device] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[Device]]] = []
+        self._order = itertools.count()
+        self._starting: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Start all; returns at once."""
+        for device in self.all:
+            self._restart(device)
+
+    async def take(self, length: int) -> Device:
+        """The next free device; of those that wait, the longest clip gets it.
+
+        Raises:
+            FrescodError: `failure`: models that cannot be loaded, or no device is left.
+        """
+        future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (-length, next(self._order), future))
+        self._offer()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and not future.exception():
+                self.give(future.result())
+            raise
+
+    async def facts(self) -> Mapping[str, Any]:
+        """What a device says of itself, for the manifest; they are alike.
+
+        Raises:
+            FrescodError: `failure`.
+        """
+        await self._ready.wait()
+        if self.failure:
+            raise self.failure
+        return next(device.facts for device in self.all if device.facts)
+
+    def give(self, device: Device) -> None:
+        """Take a device back, dead or alive."""
+        if device.worker.alive:
+            self._free.append(device)
+            self._offer()
+        else:
+            self._restart(device)
+
+    def died(self, device: Device) -> None:
+        """Count a death that was not planned."""
+        device.deaths.append(time.monotonic())
+
+    async def close(self) -> None:
+        """Stop all."""
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.gather(*(device.worker.stop() for device in self.all))
+
+    def _offer(self) -> None:
+        while self._waiting and (self._free or self.failure):
+            *_, future = heapq.heappop(self._waiting)
+            if future.done():
+                continue
+            if self.failure:
+                future.set_exception(self.failure)
+            else:
+                future.set_result(self._free.pop(0))
+
+    def _restart(self, device: Device) -> None:
+        task = asyncio.get_running_loop().create_task(self._start(device))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _start(self, device: Device) -> None:
+        while not self.failure:
+            if len(device.deaths) > DEATHS and device.deaths[-1] - device.deaths[0] < SPAN:
+                return self._lose(device, f"{DEATHS} restarts in {SPAN:.0f} s did not help")
+            try:
+                device.facts = await device.worker.start()
+            except WorkerDied as death:
+                self.died(device)
+                self._on_event(f"{device.name}: {death.reason}; started again")
+            except FrescodError as error:
+                if error.exit_code == 78:  # wrong everywhere: settings or weights
+                    return self._fail(error)
+                return self._lose(device, str(error), error)
+            except TaskError as error:
+                return self._lose(device, str(error), FrescodError(str(error)))
+            else:
+                self._ready.set()
+                self._free.append(device)
+                return self._offer()
+
+    def _lose(self, device: Device, reason: str, error: FrescodError | None = None) -> None:
+        device.lost = reason
+        if all(other.lost for other in self.all):
+            self._fail(error or DeviceError(f"no device is left: {device.name}: {reason}"))
+        else:
+            self._on_event(f"{device.name} is lost, the others carry on: {reason}")
+
+    def _fail(self, error: FrescodError) -> None:
+        self.failure = self.failure or error
+        self._ready.set()
+        self._offer()

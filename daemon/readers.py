@@ -1,0 +1,141 @@
+"""Readers: a process for every open clip, because decoders hang and abort on some files."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from daemon.workers import Worker, WorkerDied, WorkerTimeout
+from fresco_core.errors import ClipError
+from io_pipeline.blocks import Block
+from io_pipeline.plan import ClipPlan
+from io_pipeline.tasks import ClipSize, MeasureClip, OpenClip, PlanClip, ReadWindow
+from io_pipeline.window import Window
+from io_pipeline.worker import Stage
+
+# How a reader's task is run: with a core, and in the timeline.
+Run = Callable[[Worker, Any, tuple[Block, ...]], Awaitable[Any]]
+
+
+class Readers:
+    """Reader processes, started when needed and used again."""
+
+    def __init__(self, stage: Stage, decoder: str, *, deadlines: Mapping[str, float]) -> None:
+        self._stage = stage
+        self._decoder = decoder
+        self._deadlines = deadlines
+        self._idle: list[Worker] = []
+        self._all: list[Worker] = []
+
+    @asynccontextmanager
+    async def open(
+        self, clip: Path, run: Run, on_warning: Callable[[str], None] = lambda text: None
+    ) -> AsyncIterator["Reader"]:
+        """A reader for one clip."""
+        if self._idle:
+            worker = self._idle.pop()
+        else:
+            name = f"reader {len(self._all) + 1}"
+            worker = Worker(name, self._stage, deadlines=self._deadlines)
+            self._all.append(worker)
+        try:
+            yield Reader(worker, clip, self._decoder, run, on_warning)
+        finally:
+            self._idle.append(worker)
+
+    async def close(self) -> None:
+        """Stop all."""
+        await asyncio.gather(*(worker.stop() for worker in self._all))
+
+
+class Reader:
+    """Reads one clip; where a decoder takes its process with it, with the other decoder."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        clip: Path,
+        decoder: str,
+        run: Run,
+        on_warning: Callable[[str], None],
+    ) -> None:
+        self._worker = worker
+        self._clip = clip
+        self._decoder = decoder
+        self._run = run
+        self._warn = on_warning
+        self._next: int | None = None  # the window that the open clip delivers next
+
+    async def measure(self) -> ClipSize:
+        """Frames and pixels by the header; zeros where nothing can be said."""
+        try:
+            size: ClipSize = await self._do(MeasureClip(self._clip))
+        except WorkerDied:
+            return ClipSize(0, 0)
+        return size
+
+    async def plan(self) -> ClipPlan:
+        """One pass over the clip.
+
+        Raises:
+            ClipError: it cannot be read.
+        """
+        first = self._decoder
+        second = "pyav" if first == "decord" else "decord-only"
+        plan: ClipPlan = await self._either(
+            lambda decoder: [PlanClip(self._clip, decoder)], (first, second), ()
+        )
+        self._next = 0
+        return plan
+
+    async def read(self, plan: ClipPlan, window: Window, block: Block) -> None:
+        """Fill the window's frames. Windows come in order; some may be left out.
+
+        Raises:
+            ClipError: it cannot be read.
+            BlockError: there is no memory for the block.
+        """
+        engine = plan.info.engine
+        engines = (engine, "pyav" if engine == "decord" else "decord")
+
+        def tasks(engine: str) -> list[Any]:
+            info = replace(plan.info, engine=engine)
+            read = ReadWindow(window)
+            if self._next == window.index:
+                return [read]
+            return [OpenClip(replace(plan, info=info), window.index), read]
+
+        await self._either(tasks, engines, (block,))
+        self._next = window.index + 1
+
+    async def _either(
+        self, tasks: Callable[[str], list[Any]], decoders: tuple[str, str], blocks: Any
+    ) -> Any:
+        """Try one decoder, again after a death that may have had another cause, then the other."""
+        first, second = decoders
+        tries = [first, first, second]
+        deaths: list[str] = []
+        while tries:
+            decoder = tries.pop(0)
+            try:
+                for task in tasks(decoder):
+                    result = await self._do(task, blocks if isinstance(task, ReadWindow) else ())
+            except WorkerDied as death:
+                self._next = None
+                deaths.append(death.reason)
+                if isinstance(death, WorkerTimeout):
+                    tries = [other for other in tries if other != decoder]
+                continue
+            if decoder == second:
+                self._warn(f"read with another decoder, the first one failed: {deaths[-1]}")
+            return result
+        raise ClipError(
+            f"{self._clip}: no decoder can read it ({deaths[-1]}); copy it again or re-encode it"
+        )
+
+    async def _do(self, task: Any, blocks: tuple[Block, ...] = ()) -> Any:
+        if not self._worker.alive:
+            await self._worker.start()
+        return await self._run(self._worker, task, blocks)

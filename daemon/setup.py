@@ -1,0 +1,68 @@
+"""A workshop as the settings want it."""
+
+from collections.abc import Callable
+
+from daemon.budget import Budget, usable_cores
+from daemon.devices import Devices
+from daemon.memory import Memory, budget_bytes
+from daemon.readers import Readers
+from daemon.settings import Settings
+from daemon.stages import Stages
+from daemon.timeline import Timeline
+from daemon.workers import WorkerPool
+from daemon.workshop import Workshop, WorkshopOptions
+
+
+def open_workshop(
+    settings: Settings,
+    stages: Stages,
+    timeline: Timeline,
+    on_warning: Callable[[str], None],
+    on_start: Callable[[], None],
+) -> Workshop:
+    """Everything that clips are made with; no process is started yet.
+
+    ``on_start`` is called when the devices are.
+
+    Raises:
+        ConfigError: the machine has not the memory that ``prefetch.memory`` asks for.
+    """
+    names = stages.devices
+    gpus = sum(name.startswith("cuda") for name in names)
+    # A GPU keeps one core busy that feeds it; a CPU device takes its cores as any task does.
+    cores = max(1, (settings.cpu.cores or usable_cores()) - gpus)
+    threads = max(1, cores // (2 * len(names)))
+    limits = settings.timeouts
+    deadlines = {
+        "start": limits.load,
+        "load": limits.load,
+        "task": max(limits.step, limits.propagate, limits.publish),
+        "decode": limits.decode,
+        "map": limits.step,
+        "maps": limits.step,
+        "step": limits.step,
+        "flow": limits.step,
+        "propagate": limits.propagate,
+        "publish": limits.publish,
+        "save": limits.publish,
+    }
+    memory = Memory(
+        budget_bytes(settings.prefetch.memory, len(names)),
+        lambda used: timeline.counter("shared memory", used),
+    )
+    return Workshop(
+        Readers(stages.reader, settings.clips.decoder, deadlines=deadlines),
+        WorkerPool("cpu", stages.cpu, cores, deadlines=deadlines),
+        Devices(names, stages.device, deadlines=deadlines, threads=threads, on_event=on_warning),
+        Budget(cores),
+        memory,
+        timeline,
+        WorkshopOptions(
+            batch_size=settings.key_frames.batch_size,
+            control_device=settings.control.device,
+            device_threads=threads,
+            space_timeout=limits.space,
+        ),
+        on_warning,
+        on_start,
+    )

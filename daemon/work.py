@@ -1,0 +1,124 @@
+"""A clip in work, and a window of it in work: what they hold until they are done."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemon.devices import Device
+from daemon.jobs import Fingerprints, Job
+from daemon.memory import Account
+from fresco_core.keyframes import Batch
+from io_pipeline.blocks import Block
+from io_pipeline.plan import ClipPlan
+from io_pipeline.prompt import Prompt
+from io_pipeline.publish import Encoding
+from io_pipeline.window import BY_CPU, BY_DEVICE, Window
+
+STAGES = ("prepare", "translate", "propagate", "publish")
+
+
+@dataclass(eq=False)
+class ClipWork:
+    """A clip in work.
+
+    Attributes:
+        number: place in the order of clips; the lower ones go first wherever they meet.
+        published, translated: indices of windows that an earlier run has finished, or translated.
+        seconds: busy seconds by stage.
+        batches: what was translated together, by window.
+        devices: where.
+        blocked: what the clip's next window waits for.
+        frames_done: frames on disk.
+        windows: those that hold a block.
+        running: what workers are doing for it.
+        plan, encoding: once it is planned.
+    """
+
+    job: Job
+    number: int
+    prints: Fingerprints
+    prompt: Prompt
+    account: Account
+    staging: Path
+    published: frozenset[int] = frozenset()
+    translated: frozenset[int] = frozenset()
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    batches: dict[int, tuple[Batch, ...]] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
+    device: Device | None = None
+    deaths: int = 0
+    blocked: str = "frames"
+    frames_done: int = 0
+    windows: set["WindowWork"] = field(default_factory=set)
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
+    plan: ClipPlan = field(init=False)
+    encoding: Encoding = field(init=False)
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.job.name
+
+    @property
+    def length(self) -> int:
+        """Work left for a device, in key frames times pixels."""
+        done = self.published | self.translated
+        batches = self.plan.batches
+        keys = sum(len(batch.new) for i, batch in enumerate(batches) if i not in done)
+        height, width = self.plan.working_size
+        return keys * height * width
+
+    def abandon(self) -> None:
+        """Give up what workers do for it."""
+        for task in self.running:
+            task.cancel()
+
+
+@dataclass(eq=False)
+class MapTask:
+    """A control map that the CPU pool is to draw."""
+
+    task: asyncio.Task[Any]
+    started: bool = False
+
+    def begin(self) -> None:
+        """A worker has begun to draw it."""
+        self.started = True
+
+
+@dataclass(eq=False)
+class WindowWork:
+    """A window in work: its block, and the control maps that are being drawn."""
+
+    window: Window
+    block: Block
+    maps: list[MapTask] = field(default_factory=list)
+    drawn: tuple[int, ...] = ()
+
+    async def maps_for(self, device_draws: bool) -> tuple[int, ...]:
+        """Who draws each map, once those that are to come from the CPU are there.
+
+        A device that draws takes over the maps that nobody has begun; for those it need not wait.
+        """
+        if not self.window.control:
+            return ()
+        if not self.maps:
+            self.drawn = (BY_DEVICE,) * len(self.window.key_numbers)
+            return self.drawn
+        sides = []
+        for drawing in self.maps:
+            take_over = device_draws and not drawing.task.done()
+            sides.append(BY_DEVICE if take_over else BY_CPU)
+            if take_over and not drawing.started:
+                drawing.task.cancel()
+        for drawing, side in zip(self.maps, sides, strict=True):
+            if side == BY_CPU:
+                await drawing.task
+        self.drawn = tuple(sides)
+        return self.drawn
+
+    async def settle(self) -> None:
+        """Wait until no drawing writes to the block any more."""
+        await asyncio.gather(*(drawing.task for drawing in self.maps), return_exceptions=True)

@@ -1,0 +1,411 @@
+"""What clips are made with: readers, CPU pool, devices, cores and memory; who used it when.
+
+Every method is one step of a window: it waits for what the step needs, has a worker do it, and
+gives everything back.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.budget import Budget
+from daemon.devices import Device, Devices
+from daemon.jobs import printable
+from daemon.memory import Memory
+from daemon.readers import Reader, Readers
+from daemon.timeline import Timeline
+from daemon.work import ClipWork, MapTask, WindowWork
+from daemon.workers import Worker, WorkerDied, WorkerPool
+from fresco_core.errors import ClipError, FrescodError
+from fresco_core.keyframes import MIN_BATCH_SIZE
+from io_pipeline import checkpoint
+from io_pipeline.blocks import Block, BlockError
+from io_pipeline.tasks import (
+    DrawMap,
+    LoadCheckpoint,
+    PropagateSegment,
+    PublishClip,
+    PublishWindow,
+    SaveCheckpoint,
+    Translated,
+    TranslateWindow,
+)
+from io_pipeline.window import Window
+from io_pipeline.worker import FatalError, OutOfDeviceMemory
+from io_pipeline.writing import DiskFullError
+
+# Who goes first where cores are short: what frees memory, then what feeds devices.
+PUBLISH, READ, DRAW, PROPAGATE = range(4)
+ATTEMPTS = 3
+_AGAIN = 2.0  # seconds between two tries for memory or disk space
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class WorkshopOptions:
+    """How the workshop is used.
+
+    Attributes:
+        batch_size: key frames translated together, the carried ones included.
+        control_device: who draws control maps: "auto", "cpu" or "gpu".
+        device_threads: cores that a device of the CPU takes.
+        space_timeout: seconds to wait for space on a full disk.
+    """
+
+    batch_size: int
+    control_device: str
+    device_threads: int
+    space_timeout: float
+
+
+class Workshop:
+    """Readers, CPU pool and devices behind one method for each step.
+
+    ``on_warning(text)`` hears what the user should know.
+    """
+
+    def __init__(
+        self,
+        readers: Readers,
+        pool: WorkerPool,
+        devices: Devices,
+        cores: Budget,
+        memory: Memory,
+        timeline: Timeline,
+        options: WorkshopOptions,
+        on_warning: Callable[[str], None],
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.readers = readers
+        self.pool = pool
+        self.devices = devices
+        self.cores = cores
+        self.memory = memory
+        self.timeline = timeline
+        self.options = options
+        self._on_warning = on_warning
+        self._on_start = on_start
+        self._started = False
+        self._batch_sizes: dict[
+            tuple[int, int], int
+        ] = {}  # by working size, where memory was short
+        self._tracks: dict[str, int] = {}
+
+    # --- prepare ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the devices, once there is a clip for them.
+
+        Raises:
+            FrescodError: it cannot be; this is the devices' `failure` from then on.
+        """
+        if not self._started:
+            self._started = True
+            try:
+                self._on_start()
+            except FrescodError as error:
+                self.devices.failure = error
+                raise
+            self.devices.start()
+
+    def reader(
+        self, clip: ClipWork, on_progress: OnProgress
+    ) -> AbstractAsyncContextManager[Reader]:
+        """A reader for the clip."""
+
+        async def run(worker: Worker, task: Any, blocks: tuple[Block, ...]) -> Any:
+            priority = (READ, clip.number)
+
+            async def read(begin: Callable[[Worker], None]) -> Any:
+                begin(worker)
+                return await worker.run(task, blocks, on_progress)
+
+            return await self._use(clip, "prepare", priority, 1, read)
+
+        def warn(text: str) -> None:
+            self.warn(clip, text)
+
+        return self.readers.open(clip.job.clip, run, warn)
+
+    async def read(self, clip: ClipWork, reader: Reader, window: Window) -> WindowWork:
+        """A window's frames in a new block, and the drawing of its control maps begun."""
+        layout = window.layout()
+        self.memory.check(layout.nbytes, clip.job.clip)
+        clip.blocked = "memory"
+        await self.memory.acquire(clip.account, layout.nbytes)
+        work = WindowWork(window, Block.create(layout))
+        clip.windows.add(work)
+        clip.blocked = "frames"
+        while True:
+            try:
+                await reader.read(clip.plan, window, work.block)
+                break
+            except BlockError:  # the machine has less than was granted: when others are done
+                if self.memory.used <= layout.nbytes:
+                    raise
+                clip.blocked = "memory"
+                await asyncio.sleep(_AGAIN)
+        if window.control and self.options.control_device != "gpu":
+            work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
+        clip.blocked = "control maps"
+        return work
+
+    def _draw(self, clip: ClipWork, work: WindowWork, key: int) -> MapTask:
+        task = DrawMap(work.window, key)
+        priority = (DRAW, clip.number, work.window.index)
+
+        async def draw() -> None:
+            await self._cpu(clip, "prepare", task, priority, work, on_start=drawing.begin)
+
+        drawing = MapTask(asyncio.create_task(draw()))
+        return drawing
+
+    async def next_window(
+        self, clip: ClipWork, prepared: asyncio.Queue[WindowWork | None]
+    ) -> WindowWork | None:
+        """The clip's next window; None after its last. Notes what a device had to wait for."""
+        if clip.device is None or not prepared.empty():
+            return await prepared.get()
+        with self.timeline.wait(self._track(clip.device.name, "device"), clip.blocked, clip.name):
+            return await prepared.get()
+
+    async def drop(self, clip: ClipWork, work: WindowWork) -> None:
+        """Let go of a window's block, once nobody draws into it any more."""
+        await work.settle()
+        clip.windows.discard(work)
+        work.block.close()
+        self.memory.release(clip.account, work.block.nbytes)
+
+    async def clear(self, clip: ClipWork) -> None:
+        """Take everything back from a clip that has failed, once no worker uses it any more."""
+        while clip.running:
+            await asyncio.wait(clip.running)
+        self.give_device(clip)
+        for work in list(clip.windows):
+            await self.drop(clip, work)
+
+    # --- translate -------------------------------------------------------------------------------
+
+    async def translate(
+        self,
+        clip: ClipWork,
+        work: WindowWork,
+        saved: Awaitable[Any] | None,
+        on_progress: OnProgress,
+    ) -> Translated:
+        """Translate a window on the clip's device; on another one where that dies.
+
+        ``saved`` is the checkpoint of the window before being written: another device needs it.
+
+        Raises:
+            ClipError: the smallest batch needs too much memory.
+            FrescodError: its device died too often, or no device is left.
+        """
+        window = work.window
+        size = window.height, window.width
+        before = checkpoint.path(clip.staging, window.index - 1) if window.index else None
+        while True:
+            device = await self.take_device(clip)
+            maps = await self._maps(clip, work, device)
+            batch_size = self._batch_sizes.get(size, self.options.batch_size)
+            task = TranslateWindow(clip.name, window, clip.prompt, maps, batch_size, before)
+            try:
+                return await self._on_device(clip, device, task, work, on_progress)
+            except OutOfDeviceMemory as error:
+                smaller = max(MIN_BATCH_SIZE, batch_size // 2)
+                if batch_size == smaller:
+                    raise ClipError(
+                        f"{clip.job.clip}: {device.name} has too little memory for a batch of "
+                        f"{batch_size} key frames ({error}): lower key_frames.resolution"
+                    ) from error
+                self._batch_sizes[size] = min(smaller, self._batch_sizes.get(size, smaller))
+                self.warn(
+                    clip, f"{device.name} ran out of memory: batches of {smaller} from here on"
+                )
+            except (WorkerDied, FatalError) as death:
+                reason = getattr(death, "reason", str(death))
+                self.devices.died(device)
+                clip.deaths += 1
+                if clip.deaths == ATTEMPTS:
+                    raise FrescodError(
+                        f"{clip.job.clip}: {ATTEMPTS} times the process that translated it ended: "
+                        f"{reason}"
+                    ) from death
+                self.warn(clip, f"{device.name}: {reason}; window {window.index} is done again")
+            self.give_device(clip)
+            if saved is not None:
+                await saved
+
+    async def take_device(self, clip: ClipWork) -> Device:
+        """The clip's device; waits for one where it has none."""
+        if clip.device is None:
+            clip.device = await self.devices.take(clip.length)
+            self.memory.promote(clip.account)
+        return clip.device
+
+    def give_device(self, clip: ClipWork) -> None:
+        """The clip needs its device no more."""
+        if clip.device is not None:
+            self.devices.give(clip.device)
+            clip.device = None
+
+    async def _maps(self, clip: ClipWork, work: WindowWork, device: Device) -> tuple[int, ...]:
+        side = self.options.control_device
+        draws = side == "gpu" or (side == "auto" and device.is_gpu)
+        with self.timeline.wait(self._track(device.name, "device"), "control maps", clip.name):
+            return await work.maps_for(draws)
+
+    async def _on_device(
+        self,
+        clip: ClipWork,
+        device: Device,
+        task: TranslateWindow,
+        work: WindowWork,
+        on_progress: OnProgress,
+    ) -> Translated:
+        cores = 0 if device.is_gpu else self.options.device_threads
+
+        async def translate(begin: Callable[[Worker], None]) -> Translated:
+            begin(device.worker)
+            result: Translated = await device.worker.run(task, (work.block,), on_progress)
+            return result
+
+        translated = await self._use(
+            clip, "translate", (READ, clip.number), cores, translate, task.window.index, "device"
+        )
+        clip.devices += [] if device.name in clip.devices else [device.name]
+        clip.batches[task.window.index] = translated.batches
+        for warning in translated.warnings:
+            self.warn(clip, warning)
+        result: Translated = translated
+        return result
+
+    # --- propagate and publish -------------------------------------------------------------------
+
+    async def save(self, clip: ClipWork, work: WindowWork, translated: Translated) -> None:
+        """The window's checkpoint on disk."""
+        task = SaveCheckpoint(clip.staging, work.window, translated)
+        await self._disk(clip, task, work)
+
+    async def load(self, clip: ClipWork, work: WindowWork) -> Translated:
+        """What an earlier run has translated."""
+        task = LoadCheckpoint(clip.staging, work.window)
+        translated: Translated = await self._disk(clip, task, work)
+        clip.batches[work.window.index] = translated.batches
+        return translated
+
+    async def propagate(self, clip: ClipWork, work: WindowWork, segment: int) -> None:
+        """The frames of one segment."""
+        priority = (PROPAGATE, clip.number, work.window.index)
+        await self._cpu(clip, "propagate", PropagateSegment(work.window, segment), priority, work)
+
+    async def publish_window(self, clip: ClipWork, work: WindowWork) -> None:
+        """The window's frames encoded on disk."""
+        task = PublishWindow(clip.staging, work.window, work.drawn, clip.encoding)
+        await self._disk(clip, task, work)
+
+    async def publish_clip(
+        self, clip: ClipWork, output: Path, manifest: dict[str, Any]
+    ) -> tuple[str, ...]:
+        """The result under its name; returns warnings."""
+        task = PublishClip(output, clip.name, clip.plan, clip.encoding, manifest)
+        warnings: tuple[str, ...] = await self._disk(clip, task, None)
+        return warnings
+
+    async def _disk(self, clip: ClipWork, task: Any, work: WindowWork | None) -> Any:
+        """Run a task that writes; where the disk is full, wait for space and do it again."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return await self._cpu(clip, "publish", task, (PUBLISH, clip.number), work)
+            except DiskFullError as error:
+                if time.monotonic() - begun >= self.options.space_timeout:
+                    raise
+                self.warn(clip, f"{error}; waiting for space")
+                with self.timeline.wait(None, "disk", clip.name):
+                    await asyncio.sleep(_AGAIN)
+
+    def warn(self, clip: ClipWork, text: str) -> None:
+        """Tell the user, once for each clip, and the clip's manifest."""
+        if text not in clip.warnings:
+            clip.warnings.append(text)
+            self._on_warning(f"{printable(clip.job.clip.name)}: {text}")
+
+    # --- what all steps share --------------------------------------------------------------------
+
+    async def _cpu(
+        self,
+        clip: ClipWork,
+        stage: str,
+        task: Any,
+        priority: tuple[int, ...],
+        work: WindowWork | None = None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> Any:
+        blocks = () if work is None else (work.block,)
+
+        async def run(begin: Callable[[Worker], None]) -> Any:
+            def started(worker: Worker) -> None:
+                begin(worker)
+                on_start()
+
+            return await self.pool.run(task, blocks, priority=priority, on_start=started)
+
+        index = None if work is None else work.window.index
+        return await self._use(clip, stage, priority, 1, run, index, "cpu")
+
+    async def _use(
+        self,
+        clip: ClipWork,
+        stage: str,
+        priority: tuple[int, ...],
+        cores: int,
+        run: Callable[[Callable[[Worker], None]], Awaitable[Any]],
+        window: int | None = None,
+        kind: str = "reader",
+    ) -> Any:
+        """Run something in a worker while holding cores.
+
+        What runs in a worker cannot be taken back: where the caller is cancelled it goes on, keeps
+        its cores, and `clear` waits for it.
+        """
+        if cores:
+            await self.cores.acquire(cores, priority)
+
+        async def hold() -> Any:
+            span: Any = None
+
+            def begin(worker: Worker) -> None:
+                nonlocal span
+                if span is not None:  # again, in another worker
+                    self.timeline.end(span)
+                span = self.timeline.begin(self._track(worker.name, kind), stage, clip.name, window)
+
+            start = time.monotonic()
+            try:
+                return await run(begin)
+            finally:
+                clip.seconds[stage] += time.monotonic() - start
+                if span is not None:
+                    self.timeline.end(span)
+                if cores:
+                    self.cores.release(cores)
+
+        task = asyncio.get_running_loop().create_task(hold())
+        clip.running.add(task)
+        task.add_done_callback(clip.running.discard)
+        return await asyncio.shield(task)
+
+    def _track(self, name: str, kind: str) -> int:
+        if name not in self._tracks:
+            self._tracks[name] = self.timeline.track(name, kind)
+        return self._tracks[name]
+
+    async def close(self) -> None:
+        """Stop every process."""
+        await asyncio.gather(self.readers.close(), self.pool.close(), self.devices.close())
