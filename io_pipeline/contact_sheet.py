@@ -3,6 +3,9 @@
 Legend: H, W = height and width, C = 3 (red, green, blue).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -35,41 +38,42 @@ def thumbnail(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return small_HWC
 
 
-class ContactSheet:
-    """Rows are added as the frames come; the sheet is drawn from at most eight small rows."""
+def strip(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """A row's pictures side by side, small: of uint8 (H, W, 3) panels of one size."""
+    return np.concatenate([thumbnail(panel_HWC) for panel_HWC in panels], axis=1)
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[int, float, list[NDArray[np.uint8]]]] = []
 
-    def add(self, frame_number: int, seconds: float, panels: list[NDArray[np.uint8]]) -> None:
-        """Add one row: input, control map and output, each uint8 (H, W, 3) of one size."""
-        self._rows.append((frame_number, seconds, [thumbnail(panel) for panel in panels]))
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A frame of the clip, when it is shown, and the `strip` of its input, control map, output."""
 
-    def draw(self) -> NDArray[np.uint8]:
-        """The sheet, uint8 (H, W, 3) RGB."""
-        height, width = self._rows[0][2][0].shape[:2]
-        cell = max(width, 96)
-        sheet_HWC = np.full(
-            (
-                _HEAD + len(self._rows) * (height + _GAP),
-                _LABEL + len(COLUMNS) * (cell + _GAP),
-                3,
-            ),
-            _PAPER,
-            np.uint8,
-        )
-        for column, title in enumerate(COLUMNS):
-            _text(sheet_HWC, title, _LABEL + column * (cell + _GAP), _HEAD - 14, 0.6)
-        for row, (number, seconds, panels) in enumerate(self._rows):
-            top = _HEAD + row * (height + _GAP)
-            baseline = top + min(18, height)
-            _text(sheet_HWC, f"frame {number}", _GAP, baseline, 0.45)
-            if height >= 40:
-                _text(sheet_HWC, f"{seconds:.2f} s", _GAP, baseline + 20, 0.45)
-            for column, panel_HWC in enumerate(panels):
-                left = _LABEL + column * (cell + _GAP)
-                sheet_HWC[top : top + height, left : left + width] = panel_HWC
-        return sheet_HWC
+    frame_number: int
+    seconds: float
+    strip_HWC: NDArray[np.uint8]
+
+
+def contact_sheet(rows: Sequence[Row]) -> NDArray[np.uint8]:
+    """The sheet, uint8 (H, W, 3) RGB. All strips have one size."""
+    height, width = rows[0].strip_HWC.shape[:2]
+    width //= len(COLUMNS)
+    cell = max(width, 96)
+    sheet_HWC = np.full(
+        (_HEAD + len(rows) * (height + _GAP), _LABEL + len(COLUMNS) * (cell + _GAP), 3),
+        _PAPER,
+        np.uint8,
+    )
+    for column, title in enumerate(COLUMNS):
+        _text(sheet_HWC, title, _LABEL + column * (cell + _GAP), _HEAD - 14, 0.6)
+    for number, row in enumerate(rows):
+        top = _HEAD + number * (height + _GAP)
+        baseline = top + min(18, height)
+        _text(sheet_HWC, f"frame {row.frame_number}", _GAP, baseline, 0.45)
+        if height >= 40:
+            _text(sheet_HWC, f"{row.seconds:.2f} s", _GAP, baseline + 20, 0.45)
+        for column, panel_HWC in enumerate(np.split(row.strip_HWC, len(COLUMNS), axis=1)):
+            left = _LABEL + column * (cell + _GAP)
+            sheet_HWC[top : top + height, left : left + width] = panel_HWC
+    return sheet_HWC
 
 
 def _text(sheet_HWC: NDArray[np.uint8], text: str, x: int, y: int, scale: float) -> None:
