@@ -1,37 +1,25 @@
 """``manifest.json``: what a result was made from, how, and how long it took."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from daemon.jobs import Fingerprints, Job
 from daemon.settings import Settings
-from io_pipeline.prompt import Prompt
-
-if TYPE_CHECKING:
-    from io_pipeline.prepare import ClipPlan
+from daemon.work import ClipWork
 
 
-def manifest(
-    job: Job,
-    prints: Fingerprints,
-    prompt: Prompt,
-    settings: Settings,
-    plan: "ClipPlan",
-    facts: Mapping[str, Any],
-    seconds: Mapping[str, float],
-    warnings: Sequence[str],
-) -> dict[str, Any]:
+def manifest(clip: ClipWork, settings: Settings, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A result's manifest; everything in it is JSON.
 
     Sizes are (width, height) in pixels; ``scale`` is working size over clip size, for x and y. The
-    whole picture is scaled, nothing is cropped. Frame numbers count from 0.
+    whole picture is scaled, nothing is cropped. Frame numbers count from 0. Seconds are those that
+    workers were busy, summed over all of them.
     """
-    info = plan.info
+    plan, info = clip.plan, clip.plan.info
     height, width = plan.working_size
     return {
         "clip": {
-            "file": job.clip.name,
+            "file": clip.job.clip.name,
             "frames": info.frame_count,
             "rate": str(info.frame_rate),
             "codec": info.codec,
@@ -40,8 +28,8 @@ def manifest(
             "sound_tracks": info.sound_tracks,
             "decoder": info.engine,
         },
-        "prompt": asdict(prompt),
-        "fingerprints": asdict(prints),
+        "prompt": asdict(clip.prompt),
+        "fingerprints": asdict(clip.prints),
         "seed": settings.translation.seed,
         "sizes": {
             "clip": [info.width, info.height],
@@ -51,10 +39,13 @@ def manifest(
         },
         "key_frames": list(plan.key_numbers),
         "batches": [
-            {"carried": list(batch.carried), "new": list(batch.new)} for batch in plan.batches
+            {"carried": list(batch.carried), "new": list(batch.new)}
+            for index, planned in enumerate(plan.batches)
+            for batch in clip.batches.get(index, (planned,))
         ],
         **facts,
-        "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
+        "devices": list(clip.devices),
+        "seconds": {stage: round(spent, 3) for stage, spent in clip.seconds.items()},
         "settings": settings.model_dump(mode="json"),
-        "warnings": list(warnings),
+        "warnings": list(clip.warnings),
     }

@@ -1,21 +1,24 @@
 """A workshop as the settings want it."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from daemon.budget import Budget, usable_cores
 from daemon.devices import Devices
 from daemon.memory import Memory, budget_bytes
 from daemon.readers import Readers
 from daemon.settings import Settings
-from daemon.stages import Stages
 from daemon.timeline import Timeline
 from daemon.workers import WorkerPool
 from daemon.workshop import Workshop, WorkshopOptions
 
+if TYPE_CHECKING:
+    from daemon.stages import Stages
+
 
 def open_workshop(
     settings: Settings,
-    stages: Stages,
+    stages: "Stages",
     timeline: Timeline,
     on_warning: Callable[[str], None],
     on_start: Callable[[], None],
