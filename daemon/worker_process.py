@@ -10,13 +10,27 @@ from collections.abc import Mapping
 
 from io_pipeline.channel import AsyncChannel
 
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 OUTPUT_KEPT = 1 << 16  # bytes of what a worker wrote last
 
 
 class WorkerProcess:
-    """A child process: its socket, what it writes, and its end, all watched by the loop."""
+    """A child process: its socket, what it writes, and its end, all watched by the loop.
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    To be made in the main thread: the child is killed when the thread that made it ends.
+
+    Attributes:
+        pid: of the process.
+        channel: to it; what came before its end can be received after it.
+        ended: done when it has ended, and is no zombie any more.
+    """
+
+    def __init__(self, name: str, threads: int, environment: Mapping[str, str]) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._written = bytearray()
@@ -32,7 +46,10 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "PYTHONPATH": _module_path(), **environment},
+                env=os.environ
+                | {"PYTHONPATH": _module_path()}
+                | dict.fromkeys(THREAD_VARIABLES, str(threads))
+                | dict(environment),
             )
         except BaseException:
             ours.close()
@@ -54,7 +71,8 @@ class WorkerProcess:
         """The last it wrote."""
         return self._written.decode(errors="replace")
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
+        """Nothing happens when it has ended."""
         if not self.ended.done():
             self._process.send_signal(number)
 

@@ -21,12 +21,6 @@ from io_pipeline.worker import Failed, FatalError, Progress, Stage, Task
 OnProgress = Callable[[str, int, int], None]
 """Called with (phase, done, count)."""
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
 LINGER = 1.0  # seconds that a process may live on without its socket
 # What a worker that is over its time gets, and for how many seconds it may go on after each.
 ESCALATION = ((signal.SIGUSR1, 1.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, math.inf))
@@ -88,7 +82,8 @@ class Worker:
         self.facts: Any = None
         self._stage = stage
         self._deadlines = {"start": deadlines["task"], "load": deadlines["task"], **deadlines}
-        self._environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | dict(environment or {})
+        self._threads = threads
+        self._environment = environment or {}
         self._process: WorkerProcess | None = None
         self._busy = False
         self._stopped = False
@@ -120,7 +115,7 @@ class Worker:
         if self.alive:
             raise RuntimeError(f"{self.name} runs already")
         self._late, self._stopped = "", False
-        self._process = WorkerProcess(self.name, self._environment)
+        self._process = WorkerProcess(self.name, self._threads, self._environment)
         answer = await self._exchange(self._stage, (), "start", None)
         if isinstance(answer, Failed):
             await self._end_of_process()
@@ -158,7 +153,7 @@ class Worker:
         self._process.channel.close()
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:
-                self._process.signal(number)
+                self._process.send_signal(number)
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await asyncio.shield(self._process.ended)
@@ -167,7 +162,7 @@ class Worker:
     def kill(self) -> None:
         """End the process at once; `stop` waits until it is gone."""
         if self._process is not None:
-            self._process.signal(signal.SIGKILL)
+            self._process.send_signal(signal.SIGKILL)
 
     async def _exchange(
         self,
@@ -202,8 +197,7 @@ class Worker:
             self._busy = False
             if not answered:
                 self.kill()
-            if not self._late:
-                self._leave()
+            self._leave()
 
     async def _end_of_process(self) -> None:
         """Wait for the end of a process that is about to end by itself."""
@@ -246,7 +240,7 @@ class Worker:
     def _escalate(self, step: int) -> None:
         assert self._process is not None
         number, seconds = ESCALATION[step]
-        self._process.signal(number)
+        self._process.send_signal(number)
         if step + 1 < len(ESCALATION) and self.alive:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(seconds, self._escalate, step + 1)
@@ -303,7 +297,7 @@ class WorkerPool:
         self._on_event = on_event or (lambda event, worker, detail: None)
         self._queue: list[_Request] = []
         self._numbers = itertools.count()
-        self._idle = list(reversed(self.workers))  # the one used last is used first
+        self._idle = list(reversed(self.workers))
         self._running: set[asyncio.Task[None]] = set()
         self._deaths: deque[float] = deque()
         self._closed = False
@@ -378,7 +372,8 @@ class WorkerPool:
             if not answer.done():
                 answer.set_result(result)
         finally:
-            self._idle.append(worker)
+            # the next task is for one that is up and has just been used
+            self._idle.insert(len(self._idle) if worker.alive else 0, worker)
             self._dispatch()
 
     def _bury(self, request: _Request, death: WorkerDied, begun: bool) -> None:

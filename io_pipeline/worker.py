@@ -8,6 +8,7 @@ loaded; then come tasks, one at a time, each answered by any number of `Progress
 import ctypes
 import faulthandler
 import os
+import pickle
 import select
 import signal
 import socket
@@ -16,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from io_pipeline.blocks import Block, Layout
 
 Report = Callable[[str, int, int], None]
-"""Tell how far a task is: phase, done, count. Restarts the phase's deadline."""
+"""Tell how far a task is: phase, done, count. Restarts the phase's deadline. Main thread only."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -75,6 +76,11 @@ class TaskError(Exception):
         self.message = message
         self.trace = trace
 
+    @classmethod
+    def of(cls, error: Exception) -> "TaskError":
+        trace = "".join(traceback.format_exception(error))
+        return cls(type(error).__name__, str(error).partition("\n")[0], trace)
+
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}"
 
@@ -114,14 +120,7 @@ class Done:
 class Failed:
     """A task's error, or that of loading."""
 
-    error: BaseException
-
-    @classmethod
-    def by(cls, error: Exception) -> "Failed":
-        if isinstance(error, FrescodError):
-            return cls(error)
-        message = str(error).partition("\n")[0]
-        return cls(TaskError(type(error).__name__, message, traceback.format_exc()))
+    error: FrescodError | TaskError
 
     def __reduce__(self) -> tuple[Any, ...]:
         # not through the error's __init__, whose arguments need not be those of the error
@@ -129,7 +128,9 @@ class Failed:
         return _failed, (type(error), error.args, vars(error))
 
 
-def _failed(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> Failed:
+def _failed(
+    kind: type[FrescodError | TaskError], args: tuple[Any, ...], state: dict[str, Any]
+) -> Failed:
     error = kind.__new__(kind, *args)
     vars(error).update(state)
     return Failed(error)
@@ -153,7 +154,7 @@ def serve(channel: Channel) -> None:
     except ChannelClosed:
         raise
     except Exception as error:
-        channel.send(Failed.by(error))
+        _send_failure(channel, error)
         return
     del stage
     while True:
@@ -181,12 +182,11 @@ def _result(handler: Handler, channel: Channel, report: Report) -> Any:
 
 
 def _send_failure(channel: Channel, error: Exception) -> None:
-    try:
-        channel.send(Failed.by(error))
-    except ChannelClosed:
-        raise
-    except Exception as unsendable:  # an attribute that cannot be pickled
-        channel.send(Failed(TaskError(type(error).__name__, str(error), repr(unsendable))))
+    if isinstance(error, FrescodError):
+        with suppress(TypeError, AttributeError, pickle.PicklingError):
+            channel.send(Failed(error))
+            return
+    channel.send(Failed(TaskError.of(error)))
 
 
 def end_with_the_supervisor(end: socket.socket) -> None:
