@@ -1,141 +1,160 @@
-"""The stages of a run, made from settings: what is loaded once, before the first clip."""
+"""Settings -> descriptions of what each kind of worker does. Imports no torch, loads nothing."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 
-import torch
-
+from daemon.devices import DeviceError
 from daemon.settings import Settings
-from daemon.weights import flow_weights, missing_message, missing_weights, model_sources
-from fresco_core.attention import AttentionOptions
-from fresco_core.errors import FrescodError, ModelsError
-from fresco_core.flow import load_flow
-from fresco_core.hub import HubError
-from fresco_core.models import DiffusionModels, load_diffusion_models
-from fresco_core.optimization import OptimizationOptions
-from fresco_core.options import TranslationOptions
-from fresco_core.prompts import cut_off, effective_prompts
+from daemon.weights import flow_weights, model_sources
+from fresco_core.errors import ConfigError
+from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
 from fresco_core.propagation import PropagationOptions
-from fresco_core.translator import FrescoTranslator
-from io_pipeline.control_maps import load_detector
-from io_pipeline.prepare import Prepare
-from io_pipeline.prompt import Prompt
-from io_pipeline.propagate import Propagate
-from io_pipeline.translate import Translate
+from io_pipeline.cpu_stage import CpuStage
+from io_pipeline.device_stage import DeviceStage
+from io_pipeline.reading import ReaderStage
 
 LIBRARIES = ("frescod", "torch", "diffusers", "transformers", "opencv-python-headless", "av")
-
-
-class DeviceError(FrescodError):
-    """The device asked for is not there."""
-
-    exit_code = 69
+_COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
 @dataclass(frozen=True)
 class Stages:
-    """What a clip passes through.
+    """What each kind of worker does.
 
     Attributes:
-        prepare, translate, propagate: the stages of `io_pipeline`.
-        inspect: warnings about a prompt.
-        facts: for the manifest: device, models, versions.
+        reader, cpu: a reader; a process of the CPU pool.
+        devices: the names of the devices, see `choose_devices`.
+        device: a device, by its name.
+        identity: what shapes a result beside clip, prompt and settings: an interrupted one is
+            continued only where this is the same.
     """
 
-    prepare: Prepare
-    translate: Translate
-    propagate: Propagate
-    inspect: Callable[[Prompt], tuple[str, ...]]
-    facts: Mapping[str, Any]
+    reader: ReaderStage
+    cpu: CpuStage
+    devices: tuple[str, ...]
+    device: Callable[[str], DeviceStage]
+    identity: Mapping[str, str]
 
 
-def load_stages(settings: Settings) -> Stages:
-    """Load every model that the settings name.
+def make_stages(settings: Settings, visible: Callable[[], int] | None = None) -> Stages:
+    """Describe the workers that the settings ask for; ``visible`` counts the usable GPUs.
 
     Raises:
-        ModelsError: weights are missing or do not fit.
-        DeviceError: the device is not there.
+        DeviceError, ConfigError: see `choose_devices`.
     """
-    device = choose_device(settings.device)
-    dtype = choose_dtype(settings.models.dtype, device)
-    control, frames = settings.control, settings.key_frames
+    control, frames, flow = settings.control, settings.key_frames, settings.flow
     sources = model_sources(settings)
-    if settings.models.offline and (problems := missing_weights(settings)):
-        raise ModelsError(missing_message(problems))
     detector = None
-    try:
-        models = load_diffusion_models(
-            **sources, device=device, dtype=dtype, offline=settings.models.offline
+    if control.enabled:
+        detector = {
+            "kind": control.type,
+            "source": control.source or None,
+            "canny_low": control.canny_low,
+            "canny_high": control.canny_high,
+        }
+    models = {
+        **sources,
+        "control_type": control.type if control.enabled else None,
+        "flow": flow.model,
+    }
+
+    names = choose_devices(settings.devices, visible or visible_gpus)
+    versions = library_versions()
+
+    def device(name: str) -> DeviceStage:
+        return DeviceStage(
+            device=name,
+            dtype=settings.models.dtype,
+            models=sources,
+            options=translation_options(settings),
+            flow=flow.model,
+            flow_weights=flow_weights(settings),
+            detector=None if control.device == "cpu" else detector,
+            facts={"models": models, "versions": versions},
         )
-        if control.enabled:
-            detector = load_detector(
-                control.type,
-                source=control.source or None,
-                canny_low=control.canny_low,
-                canny_high=control.canny_high,
-                device=str(device),
-                offline=settings.models.offline,
-            )
-    except HubError as error:  # it names the first that is missing: name them all
-        problems = missing_weights(settings) or [str(error)]
-        raise ModelsError(f"from the hub: {error.reason}; {missing_message(problems)}") from error
-    flow = load_flow(settings.flow.model, flow_weights(settings), device)
-    options = translation_options(settings)
+
     return Stages(
-        prepare=Prepare(
-            detector,
+        reader=ReaderStage(
             min_interval=frames.min_interval,
             max_interval=frames.max_interval,
             batch_size=frames.batch_size,
             resolution=frames.resolution,
-            decoder=settings.clips.decoder,
             on_truncated=settings.clips.on_truncated,
             max_pixels=settings.limits.max_pixels,
         ),
-        translate=Translate(FrescoTranslator(models, flow, options)),
-        propagate=Propagate(flow, propagation_options(settings)),
-        inspect=lambda prompt: _cut(models, options, prompt),
-        facts={
-            "device": _device_name(device),
-            "dtype": str(dtype).removeprefix("torch."),
-            "models": {
-                **sources,
-                "control_type": control.type if control.enabled else None,
-                "flow": flow.name,
-            },
-            "versions": {name: _version(name) for name in LIBRARIES},
+        cpu=CpuStage(None if control.device == "gpu" else detector, propagation_options(settings)),
+        devices=names,
+        device=device,
+        identity={
+            "devices": " ".join(sorted({name.partition(":")[0] for name in names})),
+            **{name: str(version) for name, version in versions.items()},
         },
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a setting.
+def choose_devices(text: str, visible: Callable[[], int]) -> tuple[str, ...]:
+    """The devices of a setting, one for each process: ``cuda:N`` and ``cpu``, which may repeat.
+
+    Args:
+        text: ``auto`` (all GPUs, the CPU where there is none), ``cuda`` (all GPUs), or a list of
+            ``cuda:N``, ``cpu`` and ``cpu*N``.
+        visible: counts the usable GPUs; asked only where it matters.
 
     Raises:
-        DeviceError: it is not there.
+        DeviceError: a GPU is not there.
+        ConfigError: not such a list, or one in which a GPU occurs twice.
     """
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type != "cuda":
-        return device
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = device.index or 0
-    if index >= count:
-        raise DeviceError(
-            f"device {name} is not there ({count} usable GPUs): choose another, or cpu"
-        )
-    return torch.device("cuda", index)
+    if text == "cpu":
+        return ("cpu",)
+    names: list[str] = []
+    if text in ("auto", "cuda"):
+        names = [f"cuda:{i}" for i in range(visible())]
+        if text == "auto":
+            return tuple(names) or ("cpu",)
+        if not names:
+            raise DeviceError("no usable GPU is there: set devices to cpu, or check the driver")
+        return tuple(names)
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*(?:(cuda:\d+)|cpu(?:\*([1-9]\d*))?)\s*", item)
+        if match is None:
+            raise ConfigError(
+                f"devices = {text!r}: {item.strip()!r} is none: give auto, cuda, or a list of "
+                "cuda:N, cpu and cpu*N"
+            )
+        gpu, times = match.groups()
+        names += [gpu] if gpu else ["cpu"] * int(times or 1)
+    gpus = [name for name in names if name != "cpu"]
+    if twice := next((name for name in gpus if gpus.count(name) > 1), None):
+        raise ConfigError(f"devices = {text!r} names {twice} twice: one process is enough for it")
+    if gpus:
+        count = visible()
+        absent = [name for name in gpus if int(name.removeprefix("cuda:")) >= count]
+        if absent:
+            there = ", ".join(f"cuda:{i}" for i in range(count)) or "no usable GPU"
+            raise DeviceError(
+                f"device {', '.join(absent)} is not there ({there}): choose another, or cpu"
+            )
+    return tuple(names)
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of a setting."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+def visible_gpus() -> int:
+    """How many GPUs torch can use, asked in a process of its own; 0 at once without a driver."""
+    if not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg")):
+        return 0
+    answer = subprocess.run(
+        [sys.executable, "-c", _COUNT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return int(answer.stdout) if answer.returncode == 0 else 0
+
+
+def library_versions() -> dict[str, str | None]:
+    """What shapes a result beside settings and weights; None for what is not installed."""
+    return {name: _version(name) for name in LIBRARIES}
 
 
 def translation_options(settings: Settings) -> TranslationOptions:
@@ -180,29 +199,6 @@ def translation_options(settings: Settings) -> TranslationOptions:
 def propagation_options(settings: Settings) -> PropagationOptions:
     """The options of propagation, which are named alike."""
     return PropagationOptions(**settings.propagation.model_dump())
-
-
-def _cut(models: DiffusionModels, options: TranslationOptions, prompt: Prompt) -> tuple[str, ...]:
-    positive, negative = effective_prompts(
-        prompt.positive,
-        prompt.negative,
-        models.base_name,
-        added=options.added_prompt,
-        default_negative=options.negative_prompt,
-    )
-    texts = [("positive", positive)]
-    # The published negative prompts are as long as they are: nobody needs to be told at each clip.
-    if prompt.negative is not None or options.negative_prompt is not None:
-        texts.append(("negative", negative))
-    return tuple(
-        f"{kind} prompt is too long for the text encoder, cut off: {rest}"
-        for kind, text in texts
-        if (rest := cut_off(models.tokenizer, text))
-    )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _version(library: str) -> str | None:

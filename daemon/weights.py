@@ -11,8 +11,8 @@ from daemon.jobs import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow.raft_weights import cached_raft_weights, pull_raft_weights
-from fresco_core.hub import PULL, PULL_COMMAND
-from fresco_core.model_files import missing_models, pull_models
+from fresco_core.hub import PULL, PULL_COMMAND, HubError
+from fresco_core.model_files import fetch_models, missing_models, pull_models
 from io_pipeline.control_maps import DEFAULT_SOURCE, find_detector
 
 
@@ -48,6 +48,31 @@ def missing_weights(settings: Settings) -> list[str]:
             remedy = "correct the path" if own else PULL
             problems.append(f"RAFT weights {path} not found: {remedy}")
     return problems
+
+
+def require_weights(settings: Settings) -> None:
+    """See to it that all weights are on this machine, so that every process finds them there.
+
+    What the hub's cache lacks is downloaded, unless ``models.offline``.
+
+    Raises:
+        ModelsError: with everything that is missing.
+    """
+    problems = missing_weights(settings)
+    on_hub = all(problem.endswith(PULL) for problem in problems)
+    if problems and on_hub and not settings.models.offline:
+        control = settings.control
+        try:
+            fetch_models(**model_sources(settings))
+            if control.enabled:
+                find_detector(control.type, control.source or None)
+        except HubError as error:  # it names the first that is missing: name them all
+            problems = missing_weights(settings) or [str(error)]
+            message = f"from the hub: {error.reason}; {missing_message(problems)}"
+            raise ModelsError(message) from error
+        problems = missing_weights(settings)
+    if problems:
+        raise ModelsError(missing_message(problems))
 
 
 def missing_message(problems: Sequence[str]) -> str:

@@ -82,6 +82,22 @@ def missing_models(
     return problems
 
 
+def fetch_models(
+    base: str,
+    *,
+    vae: str | None = None,
+    controlnet: str | None = None,
+    base_config: str | None = None,
+) -> None:
+    """Download what loading offline would find missing in the hub's cache.
+
+    Raises:
+        ModelsError: the hub cannot be reached or has no such model; a local path is wrong.
+    """
+    for source, kind in _sources(base, vae, controlnet, base_config):
+        locate(source, kind, offline=False)
+
+
 def pull_models(
     base: str,
     *,

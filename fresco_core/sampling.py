@@ -6,7 +6,8 @@ al., CVPR 2024), supplementary.
 Shapes: N frames, 4 latent channels, h x w = H/8 x W/8 latent grid, H x W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,6 +61,22 @@ class PictureCodec:
     def __init__(self, vae: Any) -> None:
         self._vae = vae
         self.scaling_factor = float(vae.config.scaling_factor)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the VAE computes."""
+        dtype: torch.dtype = self._vae.dtype
+        return dtype
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """The VAE in float32, and back: no weight changes."""
+        dtype = self.dtype
+        self._vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            self._vae.to(dtype)
 
     def encode(self, frames_N3HW: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
         """A sample of the posterior, (N,4,h,w), with the given noise."""

@@ -42,6 +42,8 @@ from fresco_core.sampling import (
 )
 from fresco_core.smoothing import background_map, smooth
 
+_REMEDY = "try models.dtype = 'float32' or 'bfloat16'"
+
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
@@ -84,8 +86,8 @@ class Step:
     clean: Tensor
 
 
-class NotFiniteError(FrescodError):
-    """The networks produced NaN or infinity."""
+class NoPictureError(FrescodError):
+    """The networks produced NaN, infinity, or black where the input is not."""
 
 
 class FrescoTranslator:
@@ -123,7 +125,7 @@ class FrescoTranslator:
 
         Raises:
             ValueError: shapes that do not fit together, or sizes that are no multiples of 64.
-            NotFiniteError: the result is not a picture.
+            NoPictureError: a result is no picture.
         """
         check(batch, carry)
         if carry is not None:
@@ -140,10 +142,10 @@ class FrescoTranslator:
         finally:
             self.attention.clear()
         if not bool(latents_N4hw.isfinite().all() and pictures_N3HW.isfinite().all()):
-            raise NotFiniteError(
-                "the networks produced NaN or infinity: try models.dtype = 'float32' or 'bfloat16'"
-            )
+            raise NoPictureError(f"the networks produced NaN or infinity: {_REMEDY}")
         frames = to_uint8(pictures_N3HW).cpu().numpy()
+        if _black(frames)[~_black(batch.frames[new])].any():
+            raise NoPictureError(f"the networks produced a black picture: {_REMEDY}")
         return Translation(
             frames,
             Carry(
@@ -380,3 +382,7 @@ class FrescoTranslator:
     def _latent_shape(conditioning: Conditioning) -> tuple[int, int, int, int]:
         count, _, height, width = conditioning.frames_N3HW.shape
         return count, 4, height // 8, width // 8
+
+
+def _black(frames_NHW3: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.asarray(~frames_NHW3.any((1, 2, 3)))

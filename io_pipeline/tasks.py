@@ -89,10 +89,24 @@ class TranslateWindow:
 
 @dataclass(frozen=True)
 class Translated:
-    """The batches that were translated, and the prompts that belong to the carry."""
+    """The batches that were translated, and the prompts that belong to the carry.
+
+    ``warnings``: what the user should know; those about the prompt come with the first window.
+    """
 
     batches: tuple[Batch, ...]
     carry_prompts: tuple[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FindFlows:
+    """Fill ``flows`` of a window that was translated before. For a device.
+
+    Translating a window fills them too.
+    """
+
+    window: Window
 
 
 @dataclass(frozen=True)

@@ -1,59 +1,263 @@
-"""Translate: window -> key frames, on the device that the models are on.
+"""Translate: a window's new key frames and its flows, on the device that the models are on.
 
-Shapes: K new key frames, H x W working size, RGB.
+Shapes: T frames of a window, K new key frames, H x W working size, RGB.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from fresco_core.batch import Carry, KeyFrameBatch
-from fresco_core.translator import FrescoTranslator
-from io_pipeline.prepare import Window
+from fresco_core.batch import Carry, KeyFrameBatch, Translation
+from fresco_core.keyframes import Batch, batch_key_frames
+from fresco_core.prompts import cut_off, effective_prompts
+from fresco_core.translator import FrescoTranslator, NoPictureError, Step
+from io_pipeline import checkpoint
+from io_pipeline.blocks import Block
+from io_pipeline.control_maps import Detector
 from io_pipeline.prompt import Prompt
+from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
+from io_pipeline.window import BY_DEVICE, Window
+from io_pipeline.worker import FatalError, OutOfDeviceMemory, Report
+
+# Frame pairs given to the flow model at once; bounds its memory on long windows.
+FLOW_PAIRS = 8
+
+_BROKEN = re.compile("CUDA error|cuDNN error|CUDNN_STATUS|CUBLAS_STATUS")
+
+Array = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Translated:
-    """Key frames (K,H,W,3) uint8 RGB of a window, and the carry for the clip's next one."""
+class Before:
+    """What the next window needs of the one before: its carry, and its last key frame translated.
 
-    keys_KHWC: NDArray[np.uint8]
+    Attributes:
+        carry: see `fresco_core.batch.Carry`.
+        key_HWC: (H,W,3) uint8 RGB.
+    """
+
     carry: Carry
+    key_HWC: Array
 
 
 class Translate:
-    """Runs a `FrescoTranslator` on windows. A clip's windows come in order."""
+    """Handles `TranslateWindow` and `FindFlows`; reports phases "maps", "step" and "flow".
 
-    def __init__(self, translator: FrescoTranslator) -> None:
-        self._translator = translator
+    Keeps what the next window needs of the one translated last; after another job, or in another
+    process, it comes from the checkpoint, bit by bit the same.
+    """
 
-    def __call__(
+    def __init__(
         self,
-        window: Window,
-        prompt: Prompt,
-        carry: Carry | None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Translated:
-        """Translate a window's new key frames.
+        translator: FrescoTranslator,
+        detector: Detector | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The detector draws the control maps that are left to the device."""
+        self.facts = dict(facts or {})
+        self._translator = translator
+        self._detector = detector
+        self._last: tuple[TranslateWindow, Before] | None = None
 
-        Args:
-            carry: of the window before; None for a clip's first.
-            on_step: called after each sampling step with how many are done, of how many.
+    def __call__(self, task: Any, blocks: tuple[Block, ...], report: Report) -> Translated | None:
+        """Do a task.
 
         Raises:
-            NotFiniteError: the networks produced no picture.
+            OutOfDeviceMemory: the batch is too large for the device.
+            FatalError: the device's driver has given up this process.
+            NoPictureError: the networks produce no pictures.
+            FrescodError: the checkpoint cannot be read.
         """
-        batch = KeyFrameBatch(
-            window.key_frames_KHWC,
-            window.controls_KHW,
-            (prompt.positive,) * len(window.key_numbers),
-            prompt.negative,
+        (block,) = blocks
+        with _device_errors():
+            match task:
+                case TranslateWindow():
+                    return self._translate(task, block, report)
+                case FindFlows(window):
+                    self._find_flows(window, block, report)
+                    return None
+        raise TypeError(f"no task of a device: {type(task).__name__}")
+
+    def _translate(self, task: TranslateWindow, block: Block, report: Report) -> Translated:
+        window = task.window
+        first = window.index == 0
+        warnings = [*prompt_warnings(self._translator, task.prompt)] if first else []
+        self._draw_maps(task, block, report)
+        before = self._before(task)
+        if before is not None:
+            block["keys"][0] = before.key_HWC
+            if before.carry.controls is not None:
+                block["previous_control"][:] = before.carry.controls[1]
+        carry = None if before is None else before.carry
+        batches = cut(window, task.batch_size)
+        steps = window.steps * len(batches)
+        begin = 0
+        for i, batch in enumerate(batches):
+            report("step", window.steps * i, steps)
+            keys = range(begin, begin + len(batch.new))
+
+            def on_step(step: Step, done: int = window.steps * i) -> None:
+                report("step", done + step.index + 1, steps)
+
+            translation, precise = self._translate_batch(
+                _key_frames(task, block, keys), carry, on_step
+            )
+            if precise:
+                warnings.append(
+                    f"key frames {batch.new[0]} to {batch.new[-1]}: no pictures in "
+                    f"{self.facts.get('dtype', 'half precision')}, done again with the VAE in "
+                    "float32"
+                )
+            block["keys"][1 + keys.start : 1 + keys.stop] = translation.frames
+            carry = translation.carry
+            begin = keys.stop
+        assert carry is not None
+        block["carry_latents"][:] = carry.latents.numpy()
+        block["carry_frames"][:] = carry.frames
+        if carry.controls is not None:
+            block["carry_controls"][:] = carry.controls
+        if window.flows:
+            self._find_flows(window, block, report)
+        self._last = task, Before(carry, block["keys"][-1].copy())
+        return Translated(batches, carry.prompts, tuple(warnings))
+
+    def _translate_batch(
+        self, batch: KeyFrameBatch, carry: Carry | None, on_step: Callable[[Step], None]
+    ) -> tuple[Translation, bool]:
+        """The translation, and whether it needed the VAE in float32.
+
+        Decided by the batch alone, so that the result is the same whatever was translated before.
+        """
+        translator = self._translator
+        try:
+            return translator.translate(batch, carry, on_step), False
+        except NoPictureError:
+            if translator.codec.dtype == torch.float32:
+                raise
+        with translator.codec.in_float32():
+            return translator.translate(batch, carry, on_step), True
+
+    def _draw_maps(self, task: TranslateWindow, block: Block, report: Report) -> None:
+        mine = [key for key, side in enumerate(task.maps) if side == BY_DEVICE]
+        for i, key in enumerate(mine):
+            assert self._detector is not None
+            report("maps", i, len(mine))
+            frame_HWC = block["frames"][task.window.key_offsets[key]]
+            block["controls"][BY_DEVICE, key] = self._detector(frame_HWC)
+
+    def _before(self, task: TranslateWindow) -> Before | None:
+        if task.window.index == 0:
+            return None
+        if self._last is not None and _follows(task, self._last[0]):
+            return self._last[1]
+        assert task.checkpoint is not None
+        arrays, translated = checkpoint.load(task.checkpoint)
+        return Before(
+            Carry(
+                torch.from_numpy(arrays["carry_latents"]),
+                arrays["carry_frames"],
+                arrays.get("carry_controls"),
+                translated.carry_prompts,
+            ),
+            arrays["keys"][-1],
         )
-        translation = self._translator.translate(
-            batch,
-            carry,
-            None if on_step is None else lambda step: on_step(step.index + 1, step.count),
-        )
-        return Translated(translation.frames, translation.carry)
+
+    def _find_flows(self, window: Window, block: Block, report: Report) -> None:
+        """Flows of neighbouring frames; float16 tells a 256th of a pixel in flows below 8."""
+        device = self._translator.models.device
+        if device.type == "cuda":
+            block.pin()
+        frames_THWC, flows = torch.from_numpy(block["frames"]), torch.from_numpy(block["flows"])
+        pairs = window.frame_count - 1
+        with torch.no_grad():
+            for begin in range(0, pairs, FLOW_PAIRS):
+                report("flow", begin, pairs)
+                end = min(begin + FLOW_PAIRS, pairs)
+                some_T3HW = frames_THWC[begin : end + 1].to(device, non_blocking=True)
+                some_T3HW = some_T3HW.permute(0, 3, 1, 2)
+                for side, flow in enumerate(self._translator.flow(some_T3HW[:-1], some_T3HW[1:])):
+                    flows[side, begin:end].copy_(flow)
+        report("flow", pairs, pairs)
+
+
+def cut(window: Window, batch_size: int) -> tuple[Batch, ...]:
+    """The batches in which a window is translated: one, unless it is too large for the device.
+
+    Cut by the rule that cuts clips, `batch_key_frames`, so that the batches that clips were cut
+    into stay whole.
+    """
+    if window.index == 0:
+        return batch_key_frames(window.key_numbers, batch_size)
+    carried = 0, window.first_frame
+    first, *others = batch_key_frames((*carried, *window.key_numbers), batch_size)
+    batches = Batch(first.new[2:], carried), *others
+    return tuple(batch for batch in batches if batch.new)
+
+
+def prompt_warnings(translator: FrescoTranslator, prompt: Prompt) -> tuple[str, ...]:
+    """What of a prompt the text encoder will not see."""
+    models, options = translator.models, translator.options
+    positive, negative = effective_prompts(
+        prompt.positive,
+        prompt.negative,
+        models.base_name,
+        added=options.added_prompt,
+        default_negative=options.negative_prompt,
+    )
+    texts = [("positive", positive)]
+    # The published negative prompts are as long as they are: nobody needs to be told at each clip.
+    if prompt.negative is not None or options.negative_prompt is not None:
+        texts.append(("negative", negative))
+    return tuple(
+        f"{kind} prompt is too long for the text encoder, cut off: {rest}"
+        for kind, text in texts
+        if (rest := cut_off(models.tokenizer, text))
+    )
+
+
+def _key_frames(task: TranslateWindow, block: Block, keys: range) -> KeyFrameBatch:
+    controls_KHW = None
+    if task.maps:
+        controls_KHW = block["controls"][[task.maps[key] for key in keys], list(keys)]
+    return KeyFrameBatch(
+        block["frames"][[task.window.key_offsets[key] for key in keys]],
+        controls_KHW,
+        (task.prompt.positive,) * len(keys),
+        task.prompt.negative,
+    )
+
+
+def _follows(task: TranslateWindow, last: TranslateWindow) -> bool:
+    """Whether a task is about the window after another's."""
+    return (task.job, task.prompt, task.window.index, task.window.first_frame) == (
+        last.job,
+        last.prompt,
+        last.window.index + 1,
+        last.window.key_numbers[-1],
+    )
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Tell the errors after which a process is of no use any more from all others."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfDeviceMemory(_first_line(error)) from error
+    except RuntimeError as error:
+        text = str(error)
+        if "_ALLOC_FAILED" in text:  # of a library that allocates for itself
+            raise OutOfDeviceMemory(_first_line(error)) from error
+        if type(error).__name__ == "AcceleratorError" or _BROKEN.search(text):
+            raise FatalError(_first_line(error)) from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

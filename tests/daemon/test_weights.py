@@ -7,8 +7,13 @@ import torch
 
 from daemon.config import Layer, merge
 from daemon.settings import Settings
-from daemon.stages import load_stages
-from daemon.weights import flow_weights, list_weights, missing_message, missing_weights
+from daemon.weights import (
+    flow_weights,
+    list_weights,
+    missing_message,
+    missing_weights,
+    require_weights,
+)
 from fresco_core.errors import ModelsError
 from fresco_core.hub import PULL
 from fresco_core.tiny_model import make_tiny_model
@@ -52,7 +57,7 @@ def test_list_ends_each_line_with_the_command(capsys: pytest.CaptureFixture[str]
 def test_a_hub_that_fails_at_the_last_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The detector is asked for after everything else is loaded."""
+    """The detector is asked for after everything else."""
 
     def refuse(*arguments: object, **options: object) -> None:
         raise ConnectionError("no route")
@@ -60,19 +65,49 @@ def test_a_hub_that_fails_at_the_last_of_them(
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
     base, controlnet = make_tiny_model(tmp_path / "model")
     chosen = settings(
-        device="cpu",
         models__base=str(base),
         models__vae="",
         models__controlnet=str(controlnet),
         flow__model="raft",
     )
     with pytest.raises(ModelsError) as caught:
-        load_stages(chosen)
+        require_weights(chosen)
     message = str(caught.value)
     assert message.startswith("from the hub: no connection; hed detector ")
     assert "RAFT weights" in message
     assert message.endswith(f": {PULL}")
     assert message.count(PULL) == 1
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_wrong_path_is_no_business_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    chosen = settings(models__base="/absent", models__offline=offline)
+    with pytest.raises(ModelsError, match="/absent not found"):
+        require_weights(chosen)
+
+
+def test_nothing_is_asked_where_all_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    base, controlnet = make_tiny_model(tmp_path / "model")
+    require_weights(
+        settings(
+            models__base=str(base),
+            models__vae="",
+            models__controlnet=str(controlnet),
+            control__type="canny",
+        )
+    )
 
 
 class TestFlowWeights:

@@ -10,7 +10,7 @@ from fresco_core.flow import load_flow
 from fresco_core.models import load_diffusion_models
 from fresco_core.options import OptimizationOptions, TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
-from fresco_core.translator import FrescoTranslator, NotFiniteError
+from fresco_core.translator import FrescoTranslator, NoPictureError
 from tests.fresco_core.scenes import panning
 
 QUICK = TranslationOptions(
@@ -175,6 +175,27 @@ def test_broken_weights_are_noticed(folders, layer):
     translator = new_translator(folders)
     network, _, name = layer.partition(".")
     getattr(translator.models, network).get_submodule(name).bias.data.fill_(float("nan"))
-    with pytest.raises(NotFiniteError, match="float32"):
+    with pytest.raises(NoPictureError, match="float32"):
         translator.translate(batch(2))
     assert not translator.attention.reference
+
+
+def test_black_pictures_are_noticed(folders):
+    translator = new_translator(folders)
+    last = translator.models.vae.decoder.conv_out
+    last.weight.data.zero_()
+    last.bias.data.fill_(-2)
+    with pytest.raises(NoPictureError, match="black"):
+        translator.translate(batch(2))
+    night = np.zeros((2, 64, 64, 3), np.uint8)
+    assert not translator.translate(KeyFrameBatch(night, None, ("night",) * 2)).frames.any()
+
+
+def test_the_vae_in_float32_and_back(folders):
+    translator = new_translator(folders, torch.bfloat16)
+    before = translator.models.vae.decoder.conv_out.weight.clone()
+    with translator.codec.in_float32():
+        assert translator.codec.dtype == torch.float32
+        assert translator.translate(batch(2)).frames.std() > 0
+    assert translator.codec.dtype == torch.bfloat16
+    assert torch.equal(translator.models.vae.decoder.conv_out.weight, before)

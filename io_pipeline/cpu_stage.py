@@ -1,0 +1,104 @@
+"""What a process of the CPU pool does: one task after the other, on one core, nothing kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from fresco_core.propagation import PropagationOptions
+from io_pipeline.tasks import (
+    DrawMap,
+    LoadCheckpoint,
+    PropagateSegment,
+    PublishClip,
+    PublishWindow,
+    SaveCheckpoint,
+)
+from io_pipeline.window import BY_CPU
+
+if TYPE_CHECKING:
+    from io_pipeline.blocks import Block
+    from io_pipeline.control_maps import Detector
+    from io_pipeline.propagate import Propagate
+    from io_pipeline.worker import Report
+
+
+@dataclass(frozen=True)
+class CpuStage:
+    """Maps drawn, segments propagated, windows and clips published.
+
+    One thread each: those of torch, Numba and BLAS are limited by the environment.
+
+    Attributes:
+        detector: the arguments of `io_pipeline.control_maps.load_detector`; None where no control
+            map is left to the CPU.
+        propagation: its options.
+    """
+
+    detector: Mapping[str, Any] | None
+    propagation: PropagationOptions
+
+    def load(self, report: "Report") -> "CpuTasks":
+        """Ready the process; what a task needs is loaded when the first of its kind comes."""
+        # A task holds one core. With one thread OpenCV works in the caller's.
+        cv2.setNumThreads(1)
+        return CpuTasks(self)
+
+
+class CpuTasks:
+    """Handles the tasks of the CPU pool; reports phases "load", "map", "propagate", "publish"."""
+
+    facts: Any = None
+
+    def __init__(self, stage: CpuStage) -> None:
+        self._stage = stage
+
+    def __call__(self, task: Any, blocks: "tuple[Block, ...]", report: "Report") -> Any:
+        """Do a task.
+
+        Raises:
+            FrescodError: weights, checkpoint or disk are not as they should be.
+        """
+        match task:
+            case DrawMap(window, key):
+                report("load", 0, 1)
+                detector = self._detector
+                report("map", 0, 1)
+                frame_HWC = blocks[0]["frames"][window.key_offsets[key]]
+                blocks[0]["controls"][BY_CPU, key] = detector(frame_HWC)
+            case PropagateSegment(window, segment):
+                self._propagate(window, segment, blocks[0], report)
+            case _:
+                report("publish", 0, 1)
+                return _on_disk(task, blocks)
+        return None
+
+    @cached_property
+    def _detector(self) -> "Detector":
+        from io_pipeline.control_maps import load_detector
+
+        assert self._stage.detector is not None
+        return load_detector(**self._stage.detector, offline=True)
+
+    @cached_property
+    def _propagate(self) -> "Propagate":
+        from io_pipeline.propagate import Propagate
+
+        return Propagate(self._stage.propagation)
+
+
+def _on_disk(task: Any, blocks: "tuple[Block, ...]") -> Any:
+    from io_pipeline import checkpoint, publish
+
+    match task:
+        case SaveCheckpoint(staging, window, translated, maps):
+            return checkpoint.save(staging, window, blocks[0], translated, maps)
+        case LoadCheckpoint(staging, window):
+            return checkpoint.restore(staging, window, blocks[0])
+        case PublishWindow(staging, window, maps, encoding):
+            return publish.publish_window(staging, window, maps, encoding, blocks[0])
+        case PublishClip(output, name, plan, encoding, manifest):
+            return publish.publish_clip(output, name, plan, encoding, manifest)
+    raise TypeError(f"no task of the CPU pool: {type(task).__name__}")

@@ -1,0 +1,89 @@
+"""What a device's process does, described so that whoever sends the description needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from fresco_core.options import TranslationOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from io_pipeline.translate import Translate
+    from io_pipeline.worker import Report
+
+
+@dataclass(frozen=True)
+class DeviceStage:
+    """Models loaded once, then windows translated.
+
+    Torch has as many threads as the environment says, and OpenCV has as many as torch.
+
+    Attributes:
+        device: ``"cpu"`` or ``"cuda:N"``.
+        dtype: ``"float16"``, ``"bfloat16"``, ``"float32"``; ``"auto"`` is what suits the device.
+        models: the arguments of `fresco_core.models.load_diffusion_models` that name models.
+        options: of the translation.
+        flow, flow_weights: the arguments of `fresco_core.flow.load_flow`.
+        detector: the arguments of `io_pipeline.control_maps.load_detector`; None where no control
+            map is left to the device.
+        facts: what goes into the manifest; device and precision are added.
+    """
+
+    device: str
+    dtype: str
+    models: Mapping[str, str | None]
+    options: TranslationOptions
+    flow: str
+    flow_weights: str | None
+    detector: Mapping[str, Any] | None
+    facts: Mapping[str, Any]
+
+    def load(self, report: "Report") -> "Translate":
+        """Load the models, all of them from this machine.
+
+        Raises:
+            ModelsError: weights are missing or do not fit.
+        """
+        import torch
+
+        from fresco_core.flow import load_flow
+        from fresco_core.models import load_diffusion_models
+        from fresco_core.translator import FrescoTranslator
+        from io_pipeline.control_maps import load_detector
+        from io_pipeline.translate import Translate
+
+        cv2.setNumThreads(torch.get_num_threads())
+        device = torch.device(self.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dtype = choose_dtype(self.dtype, device)
+        report("load", 0, 3)
+        models = load_diffusion_models(
+            **self.models,  # type: ignore[arg-type]
+            device=device,
+            dtype=dtype,
+            offline=True,
+        )
+        report("load", 1, 3)
+        flow = load_flow(self.flow, self.flow_weights, device)
+        report("load", 2, 3)
+        detector = None
+        if self.detector is not None:
+            detector = load_detector(**self.detector, device=self.device, offline=True)
+        report("load", 3, 3)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        facts = {"device": name, "dtype": str(dtype).removeprefix("torch."), **self.facts}
+        return Translate(FrescoTranslator(models, flow, self.options), detector, facts)
+
+
+def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
+    """The precision of a setting."""
+    import torch
+
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
