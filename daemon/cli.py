@@ -2,13 +2,11 @@
 
 import os
 import shlex
-import signal
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -38,7 +36,13 @@ def settings_options(command: Command) -> Command:
     """The options that settings come from, the same for every command."""
     for option in (
         click.option("--seed", type=int, help="Start of all random numbers."),
-        click.option("--device", help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--devices",
+            "--device",
+            "devices",
+            metavar="LIST",
+            help="auto (all GPUs), or a list: cuda:0,cuda:1, cpu, cpu*2.",
+        ),
         click.option(
             "--control-type",
             type=click.Choice(["hed", "canny", "depth"]),
@@ -70,7 +74,7 @@ def gather_settings(
     base_config: Path | None,
     assignments: Sequence[str] = (),
     control_type: str | None = None,
-    device: str | None = None,
+    devices: str | None = None,
     seed: int | None = None,
 ) -> tuple[Settings, tuple[str, ...]]:
     """Settings and warnings; command line beats YAML beats TOML.
@@ -89,7 +93,7 @@ def gather_settings(
         layer, warnings = read_base_config(base_config)
         layers.append(layer)
     values: dict[str, Any] = dict(_assignment(text) for text in assignments)
-    named = {"control.type": control_type, "device": device, "translation.seed": seed}
+    named = {"control.type": control_type, "devices": devices, "translation.seed": seed}
     values.update({key: value for key, value in named.items() if value is not None})
     layers.append(checked(Layer("command line", values, typed=False)))
     return merge(*layers), warnings
@@ -153,12 +157,19 @@ def cli() -> None:
 )
 @settings_options
 @click.option("--force", is_flag=True, help="Do clips again that are done.")
+@click.option(
+    "--timeline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="JSON",
+    help="Write who worked when (Chrome trace format), and a picture of it beside it.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
 def run(
     video_folder: Path,
     prompt_folder: Path | None,
     output_folder: Path,
     force: bool,
+    timeline: Path | None,
     debug: bool,
     **options: Any,
 ) -> int:
@@ -177,6 +188,7 @@ def run(
             warnings=warnings,
             force=force,
             debug=debug,
+            timeline=timeline,
         )
     except ModelsError as error:
         text = str(error).replace(f"run `{PULL}`", f"run `{pull_command(**options)}`")
@@ -244,7 +256,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("frescod: interrupted; finished clips are kept", err=True)
+        click.echo("frescod: interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
     except FrescodError as error:
         click.echo(f"frescod: {printable(str(error))}", err=True)
@@ -253,7 +265,6 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Entry point of ``frescod``."""
-    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -263,7 +274,3 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)  # unlike the signal's default this lets staging folders be removed

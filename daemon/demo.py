@@ -29,6 +29,7 @@ def run_demo(folder: Path) -> int:
     """
     start = time.monotonic()
     disable_progress_bar()  # of writing the model
+    torch.set_num_threads(1)  # networks this small lose more by waiting for threads than they gain
     clips, output = folder / "clips", folder / "output"
     try:
         clips.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def run_demo(folder: Path) -> int:
             Layer(
                 "demo",
                 {
-                    "device": "cpu",
+                    "devices": "cpu",
                     "models.base": str(base),
                     "models.vae": "",
                     "models.controlnet": str(controlnet),
@@ -64,7 +65,6 @@ def run_demo(folder: Path) -> int:
             )
         )
     )
-    torch.set_num_threads(1)  # networks this small lose more by waiting for threads than they gain
     code = run_folder(clips, clips, output, settings, force=True)
     if code == 0:
         result = output / NAME
