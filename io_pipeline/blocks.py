@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -174,10 +174,8 @@ class Block:
         if self._pinned is not None:
             _cuda_runtime().cudaHostUnregister(self._pinned)
             self._pinned = None
-        if self._memory is not None:
-            with suppress(BufferError):  # arrays are in use: the last of them unmaps it
-                self._memory.close()
-            self._memory = None
+        # Not closed: arrays refer to it, but do not hold it open. The last reference unmaps it.
+        self._memory = None
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

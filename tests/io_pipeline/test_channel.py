@@ -1,0 +1,286 @@
+"""Messages of any size and file descriptors, between a process that waits and one that must not."""
+
+import asyncio
+import os
+import resource
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from io_pipeline.blocks import Block, Layout
+from io_pipeline.channel import HEADER, MAX_DESCRIPTORS, AsyncChannel, Channel, ChannelClosed
+
+Pair = tuple[Channel, Channel]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    before = len(os.listdir("/proc/self/fd"))
+    ends = socket.socketpair()
+    one, other = Channel(ends[0]), Channel(ends[1])
+    yield one, other
+    one.close()
+    other.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+class Unreadable:
+    """A message that the other end cannot read."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+class Unwritable:
+    """A message that cannot be sent."""
+
+    def __reduce__(self):
+        raise TypeError("not to be sent")
+
+
+def echo(channel: Channel) -> None:
+    try:
+        while True:
+            message, descriptors = channel.receive()
+            channel.send(message, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+    except ChannelClosed:
+        channel.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536 - HEADER.size, 65536, 10_000_000])
+def test_messages_of_any_size_go_both_ways(pair, size):
+    one, other = pair
+    thread = threading.Thread(target=echo, args=(other,))
+    thread.start()
+    one.send(b"x" * size)
+    assert one.receive() == (b"x" * size, [])
+    assert one.bytes_sent == one.bytes_received == other.bytes_received == other.bytes_sent
+    assert size < one.bytes_sent < size + 100
+    one._socket.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_many_messages_keep_their_order_and_descriptors(pair):
+    one, other = pair
+    files = [os.memfd_create(f"test-{i}") for i in range(7)]
+    inodes = [os.fstat(file).st_ino for file in files]
+    for i in range(7):
+        one.send(("between", i))
+        one.send(i, files[i:])
+    for i in range(7):
+        assert other.receive() == (("between", i), [])
+        message, received = other.receive()
+        assert message == i
+        assert [os.fstat(file).st_ino for file in received] == inodes[i:]
+        assert not any(os.get_inheritable(file) for file in received)
+        for file in received:
+            os.close(file)
+    for file in files:
+        os.close(file)
+
+
+def test_as_many_descriptors_as_the_kernel_takes(pair):
+    one, other = pair
+    file = os.memfd_create("test")
+    with pytest.raises(ValueError, match="254 descriptors with one message, 253 go"):
+        one.send("too many", [file] * (MAX_DESCRIPTORS + 1))
+    one.send("many", [file] * MAX_DESCRIPTORS)
+    message, received = other.receive()
+    assert message == "many"
+    assert len(received) == MAX_DESCRIPTORS
+    for each in [file, *received]:
+        os.close(each)
+
+
+def test_a_message_comes_byte_by_byte(pair):
+    one, other = pair
+    one.send({"a": [1, 2]})
+    data = other._socket.recv(1000)
+    for i in range(len(data)):
+        assert other._complete() is None
+        one._socket.send(data[i : i + 1])
+        assert other._receive_some()
+    envelope = other._complete()
+    assert envelope is not None
+    assert envelope.opened() == ({"a": [1, 2]}, [])
+
+
+def test_a_peer_that_is_gone_in_mid_message(pair):
+    one, other = pair
+    one._socket.send(HEADER.pack(1000, 0) + b"only a part")
+    one.close()
+    with pytest.raises(ChannelClosed):
+        other.receive()
+
+
+def test_a_peer_that_is_gone_before_a_message(pair):
+    one, other = pair
+    one.close()
+    with pytest.raises(ChannelClosed):
+        other.receive()
+    with pytest.raises(ChannelClosed):
+        other.send("nobody there")
+
+
+def test_a_peer_that_is_gone_without_having_read(pair):
+    one, other = pair
+    other.send("never read")
+    one.close()
+    with pytest.raises(ChannelClosed):
+        other.receive()
+
+
+def test_descriptors_of_an_unfinished_message_are_closed(pair):
+    one, other = pair
+    file = os.memfd_create("test")
+    socket.send_fds(one._socket, [HEADER.pack(1000, 1)], [file])
+    one.close()
+    with pytest.raises(ChannelClosed):
+        other.receive()
+    os.close(file)
+
+
+def test_a_message_that_cannot_be_read_does_not_harm_the_next(pair):
+    one, other = pair
+    file = os.memfd_create("test")
+    one.send(Unreadable(), [file])
+    one.send("next")
+    with pytest.raises(ValueError, match="no number"):
+        other.receive()
+    assert other.receive() == ("next", [])
+    os.close(file)
+
+
+def test_a_message_that_cannot_be_written_is_not_sent(pair):
+    one, other = pair
+    with pytest.raises(TypeError, match="not to be sent"):
+        one.send(Unwritable())
+    assert one.bytes_sent == 0
+    one.send("next")
+    assert other.receive() == ("next", [])
+
+
+def test_descriptors_that_find_no_room_are_an_error_and_not_lost_in_silence(pair):
+    one, other = pair
+    file = os.memfd_create("test")
+    one.send("blocks", [file] * 3)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (file + 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            other.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    os.close(file)
+
+
+def test_a_block_of_64_mib_is_a_message_of_a_few_hundred_bytes(pair):
+    one, other = pair
+    with Block.create(Layout.of(a=((64 << 20,), "u1"))) as block:
+        block.allocate()
+        block["a"][-1] = 9
+        one.send(block.layout, [block.descriptor])
+        layout, (descriptor,) = other.receive()
+        with Block.attach(descriptor, layout) as same:
+            assert same["a"][-1] == 9
+    assert one.bytes_sent == other.bytes_received < 500
+
+
+@pytest.mark.parametrize("size", [0, 65536, 10_000_000])
+def test_the_loop_sends_and_receives_without_waiting(size):
+    async def exchange() -> None:
+        ours, theirs = socket.socketpair()
+        thread = threading.Thread(target=echo, args=(Channel(theirs),))
+        thread.start()
+        channel = AsyncChannel(ours)
+        file = os.memfd_create("test")
+        await channel.send(b"x" * size, [file])
+        message, received = await channel.receive()
+        assert message == b"x" * size
+        assert [os.fstat(each).st_ino for each in received] == [os.fstat(file).st_ino]
+        assert channel.bytes_sent == channel.bytes_received >= size
+        for each in [file, *received]:
+            os.close(each)
+        channel.close()
+        thread.join()
+
+    asyncio.run(exchange())
+
+
+def test_the_loop_goes_on_while_a_long_message_waits():
+    async def exchange() -> None:
+        ours, theirs = socket.socketpair()
+        channel, other = AsyncChannel(ours), AsyncChannel(theirs)
+        sending = [asyncio.create_task(each.send(b"x" * 5_000_000)) for each in (channel, other)]
+        await asyncio.gather(*sending, channel.receive(), other.receive())
+        channel.close()
+        other.close()
+
+    asyncio.run(exchange())
+
+
+def test_the_loop_learns_that_the_peer_is_gone():
+    async def exchange() -> None:
+        ours, theirs = socket.socketpair()
+        channel, other = AsyncChannel(ours), Channel(theirs)
+        other.send("last words")
+        receiving = asyncio.create_task(channel.receive())
+        await asyncio.sleep(0)
+        other.close()
+        assert await receiving == ("last words", [])
+        with pytest.raises(ChannelClosed):
+            await channel.receive()
+        with pytest.raises(ChannelClosed):
+            await channel.send("nobody there")
+        channel.close()
+
+    asyncio.run(exchange())
+
+
+def test_closing_wakes_those_who_wait():
+    async def exchange() -> None:
+        ours, theirs = socket.socketpair()
+        channel = AsyncChannel(ours)
+        waiting = [
+            asyncio.create_task(channel.receive()),
+            asyncio.create_task(channel.send(b"x" * 5_000_000)),
+        ]
+        await asyncio.sleep(0.01)
+        channel.close()
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(error) for error in errors] == [ChannelClosed, ChannelClosed]
+        theirs.close()
+
+    asyncio.run(exchange())
+
+
+def test_what_was_sent_before_the_end_can_be_received_after_it():
+    async def exchange() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        ours, theirs = socket.socketpair()
+        channel, other = AsyncChannel(ours), Channel(theirs)
+        file = os.memfd_create("test")
+        other.send("one")
+        other.send("two", [file])
+        other.send("three", [file])
+        channel.finish()
+        assert channel.waiting
+        assert await channel.receive() == ("one", [])
+        message, (received,) = await channel.receive()
+        assert message == "two"
+        channel.close()  # with the third unread
+        other.close()
+        os.close(file)
+        os.close(received)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(exchange())
+
+
+def test_the_header_is_of_fixed_size():
+    assert HEADER.size == struct.calcsize("<QH") == 10
