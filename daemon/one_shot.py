@@ -21,6 +21,7 @@ from daemon.settings import Settings
 from daemon.setup import open_workshop
 from daemon.stages import make_stages
 from daemon.timeline import Timeline
+from daemon.weights import require_weights
 from fresco_core.errors import ConfigError
 
 
@@ -68,6 +69,7 @@ def run_folder(
         def on_start() -> None:
             stack.enter_context(held(output))
             watching.note("loading models")
+            require_weights(settings)
 
         if inbox.jobs:
             stages = make_stages(settings)

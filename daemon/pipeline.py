@@ -140,7 +140,7 @@ class Pipeline:
                 if not force and await asyncio.to_thread(is_done, folder, prints):
                     outcome = Outcome.ALREADY_DONE
                 else:
-                    self.workshop.start()
+                    await self.workshop.start()
                     await self._continue(job, number, prints, slot, force)
             except Exception as error:
                 cause = first_cause(error)

@@ -26,6 +26,7 @@ from io_pipeline import checkpoint
 from io_pipeline.blocks import Block, BlockError
 from io_pipeline.tasks import (
     DrawMap,
+    FindFlows,
     LoadCheckpoint,
     PropagateSegment,
     PublishClip,
@@ -34,7 +35,7 @@ from io_pipeline.tasks import (
     Translated,
     TranslateWindow,
 )
-from io_pipeline.window import Window
+from io_pipeline.window import BY_CPU, Window
 from io_pipeline.worker import FatalError, OutOfDeviceMemory
 from io_pipeline.writing import DiskFullError
 
@@ -90,7 +91,7 @@ class Workshop:
         self.options = options
         self._on_warning = on_warning
         self._on_start = on_start
-        self._started = False
+        self._starting: asyncio.Future[None] | None = None
         self._batch_sizes: dict[
             tuple[int, int], int
         ] = {}  # by working size, where memory was short
@@ -98,20 +99,23 @@ class Workshop:
 
     # --- prepare ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start the devices, once there is a clip for them.
 
         Raises:
             FrescodError: it cannot be; this is the devices' `failure` from then on.
         """
-        if not self._started:
-            self._started = True
-            try:
-                self._on_start()
-            except FrescodError as error:
-                self.devices.failure = error
-                raise
-            self.devices.start()
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        try:
+            await asyncio.to_thread(self._on_start)
+        except FrescodError as error:
+            self.devices.failure = error
+            raise
+        self.devices.start()
 
     def reader(
         self, clip: ClipWork, on_progress: OnProgress
@@ -150,7 +154,8 @@ class Workshop:
                     raise
                 clip.blocked = "memory"
                 await asyncio.sleep(_AGAIN)
-        if window.control and self.options.control_device != "gpu":
+        known = window.index in clip.translated or self.options.control_device == "gpu"
+        if window.control and not known:
             work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
         clip.blocked = "control maps"
         return work
@@ -207,15 +212,35 @@ class Workshop:
             FrescodError: its device died too often, or no device is left.
         """
         window = work.window
-        size = window.height, window.width
         before = checkpoint.path(clip.staging, window.index - 1) if window.index else None
+
+        async def task(device: Device, batch_size: int) -> TranslateWindow:
+            maps = await self._maps(clip, work, device)
+            return TranslateWindow(clip.name, window, clip.prompt, maps, batch_size, before)
+
+        translated: Translated = await self._on_device(clip, work, task, saved, on_progress)
+        clip.batches[window.index] = translated.batches
+        for warning in translated.warnings:
+            self.warn(clip, warning)
+        return translated
+
+    async def _on_device(
+        self,
+        clip: ClipWork,
+        work: WindowWork,
+        task_for: Callable[[Device, int], Awaitable[Any]],
+        saved: Awaitable[Any] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """Have the clip's device do a task; what to do when it cannot is decided here."""
+        window = work.window
+        size = window.height, window.width
         while True:
             device = await self.take_device(clip)
-            maps = await self._maps(clip, work, device)
             batch_size = self._batch_sizes.get(size, self.options.batch_size)
-            task = TranslateWindow(clip.name, window, clip.prompt, maps, batch_size, before)
+            task = await task_for(device, batch_size)
             try:
-                return await self._on_device(clip, device, task, work, on_progress)
+                return await self._run_on(clip, device, task, work, on_progress)
             except OutOfDeviceMemory as error:
                 smaller = max(MIN_BATCH_SIZE, batch_size // 2)
                 if batch_size == smaller:
@@ -241,6 +266,27 @@ class Workshop:
             if saved is not None:
                 await saved
 
+    async def _run_on(
+        self,
+        clip: ClipWork,
+        device: Device,
+        task: Any,
+        work: WindowWork,
+        on_progress: OnProgress | None,
+    ) -> Any:
+        cores = 0 if device.is_gpu else self.options.device_threads
+
+        async def translate(begin: Callable[[Worker], None]) -> Any:
+            begin(device.worker)
+            return await device.worker.run(task, (work.block,), on_progress)
+
+        priority = (READ, clip.number)
+        result = await self._use(
+            clip, "translate", priority, cores, translate, work.window.index, "device"
+        )
+        clip.devices += [] if device.name in clip.devices else [device.name]
+        return result
+
     async def take_device(self, clip: ClipWork) -> Device:
         """The clip's device; waits for one where it has none."""
         if clip.device is None:
@@ -260,44 +306,25 @@ class Workshop:
         with self.timeline.wait(self._track(device.name, "device"), "control maps", clip.name):
             return await work.maps_for(draws)
 
-    async def _on_device(
-        self,
-        clip: ClipWork,
-        device: Device,
-        task: TranslateWindow,
-        work: WindowWork,
-        on_progress: OnProgress,
-    ) -> Translated:
-        cores = 0 if device.is_gpu else self.options.device_threads
-
-        async def translate(begin: Callable[[Worker], None]) -> Translated:
-            begin(device.worker)
-            result: Translated = await device.worker.run(task, (work.block,), on_progress)
-            return result
-
-        translated = await self._use(
-            clip, "translate", (READ, clip.number), cores, translate, task.window.index, "device"
-        )
-        clip.devices += [] if device.name in clip.devices else [device.name]
-        clip.batches[task.window.index] = translated.batches
-        for warning in translated.warnings:
-            self.warn(clip, warning)
-        result: Translated = translated
-        return result
-
     # --- propagate and publish -------------------------------------------------------------------
 
     async def save(self, clip: ClipWork, work: WindowWork, translated: Translated) -> None:
         """The window's checkpoint on disk."""
-        task = SaveCheckpoint(clip.staging, work.window, translated)
+        task = SaveCheckpoint(clip.staging, work.window, translated, work.drawn)
         await self._disk(clip, task, work)
 
-    async def load(self, clip: ClipWork, work: WindowWork) -> Translated:
+    async def load(self, clip: ClipWork, work: WindowWork) -> None:
         """What an earlier run has translated."""
         task = LoadCheckpoint(clip.staging, work.window)
         translated: Translated = await self._disk(clip, task, work)
+        work.drawn = (BY_CPU,) * len(work.window.key_numbers) if work.window.control else ()
         clip.batches[work.window.index] = translated.batches
-        return translated
+        if work.window.flows:
+
+            async def find_flows(device: Device, batch_size: int) -> FindFlows:
+                return FindFlows(work.window)
+
+            await self._on_device(clip, work, find_flows)
 
     async def propagate(self, clip: ClipWork, work: WindowWork, segment: int) -> None:
         """The frames of one segment."""
