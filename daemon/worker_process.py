@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from io_pipeline.channel import AsyncChannel
+from daemon.async_channel import AsyncChannel
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -1,17 +1,15 @@
-"""Messages of any size and file descriptors, between a process that waits and one that must not."""
+"""Messages of any size and file descriptors, between processes."""
 
-import asyncio
 import os
 import resource
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from io_pipeline.blocks import Block, Layout
-from io_pipeline.channel import HEADER, MAX_DESCRIPTORS, AsyncChannel, Channel, ChannelClosed
+from io_pipeline.channel import HEADER, MAX_DESCRIPTORS, Channel, ChannelClosed
 
 Pair = tuple[Channel, Channel]
 
@@ -59,10 +57,10 @@ def test_messages_of_any_size_go_both_ways(pair, size):
     thread.start()
     one.send(b"x" * size)
     assert one.receive() == (b"x" * size, [])
+    one.socket.shutdown(socket.SHUT_RDWR)
+    thread.join()
     assert one.bytes_sent == one.bytes_received == other.bytes_received == other.bytes_sent
     assert size < one.bytes_sent < size + 100
-    one._socket.shutdown(socket.SHUT_RDWR)
-    thread.join()
 
 
 def test_many_messages_keep_their_order_and_descriptors(pair):
@@ -100,19 +98,19 @@ def test_as_many_descriptors_as_the_kernel_takes(pair):
 def test_a_message_comes_byte_by_byte(pair):
     one, other = pair
     one.send({"a": [1, 2]})
-    data = other._socket.recv(1000)
+    data = other.socket.recv(1000)
     for i in range(len(data)):
-        assert other._complete() is None
-        one._socket.send(data[i : i + 1])
-        assert other._receive_some()
-    envelope = other._complete()
+        assert other.complete() is None
+        one.socket.send(data[i : i + 1])
+        assert other.receive_some()
+    envelope = other.complete()
     assert envelope is not None
     assert envelope.opened() == ({"a": [1, 2]}, [])
 
 
 def test_a_peer_that_is_gone_in_mid_message(pair):
     one, other = pair
-    one._socket.send(HEADER.pack(1000, 0) + b"only a part")
+    one.socket.send(HEADER.pack(1000, 0) + b"only a part")
     one.close()
     with pytest.raises(ChannelClosed):
         other.receive()
@@ -138,7 +136,7 @@ def test_a_peer_that_is_gone_without_having_read(pair):
 def test_descriptors_of_an_unfinished_message_are_closed(pair):
     one, other = pair
     file = os.memfd_create("test")
-    socket.send_fds(one._socket, [HEADER.pack(1000, 1)], [file])
+    socket.send_fds(one.socket, [HEADER.pack(1000, 1)], [file])
     one.close()
     with pytest.raises(ChannelClosed):
         other.receive()
@@ -189,98 +187,3 @@ def test_a_block_of_64_mib_is_a_message_of_a_few_hundred_bytes(pair):
         with Block.attach(descriptor, layout) as same:
             assert same["a"][-1] == 9
     assert one.bytes_sent == other.bytes_received < 500
-
-
-@pytest.mark.parametrize("size", [0, 65536, 10_000_000])
-def test_the_loop_sends_and_receives_without_waiting(size):
-    async def exchange() -> None:
-        ours, theirs = socket.socketpair()
-        thread = threading.Thread(target=echo, args=(Channel(theirs),))
-        thread.start()
-        channel = AsyncChannel(ours)
-        file = os.memfd_create("test")
-        await channel.send(b"x" * size, [file])
-        message, received = await channel.receive()
-        assert message == b"x" * size
-        assert [os.fstat(each).st_ino for each in received] == [os.fstat(file).st_ino]
-        assert channel.bytes_sent == channel.bytes_received >= size
-        for each in [file, *received]:
-            os.close(each)
-        channel.close()
-        thread.join()
-
-    asyncio.run(exchange())
-
-
-def test_the_loop_goes_on_while_a_long_message_waits():
-    async def exchange() -> None:
-        ours, theirs = socket.socketpair()
-        channel, other = AsyncChannel(ours), AsyncChannel(theirs)
-        sending = [asyncio.create_task(each.send(b"x" * 5_000_000)) for each in (channel, other)]
-        await asyncio.gather(*sending, channel.receive(), other.receive())
-        channel.close()
-        other.close()
-
-    asyncio.run(exchange())
-
-
-def test_the_loop_learns_that_the_peer_is_gone():
-    async def exchange() -> None:
-        ours, theirs = socket.socketpair()
-        channel, other = AsyncChannel(ours), Channel(theirs)
-        other.send("last words")
-        receiving = asyncio.create_task(channel.receive())
-        await asyncio.sleep(0)
-        other.close()
-        assert await receiving == ("last words", [])
-        with pytest.raises(ChannelClosed):
-            await channel.receive()
-        with pytest.raises(ChannelClosed):
-            await channel.send("nobody there")
-        channel.close()
-
-    asyncio.run(exchange())
-
-
-def test_closing_wakes_those_who_wait():
-    async def exchange() -> None:
-        ours, theirs = socket.socketpair()
-        channel = AsyncChannel(ours)
-        waiting = [
-            asyncio.create_task(channel.receive()),
-            asyncio.create_task(channel.send(b"x" * 5_000_000)),
-        ]
-        await asyncio.sleep(0.01)
-        channel.close()
-        errors = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(error) for error in errors] == [ChannelClosed, ChannelClosed]
-        theirs.close()
-
-    asyncio.run(exchange())
-
-
-def test_what_was_sent_before_the_end_can_be_received_after_it():
-    async def exchange() -> None:
-        before = len(os.listdir("/proc/self/fd"))
-        ours, theirs = socket.socketpair()
-        channel, other = AsyncChannel(ours), Channel(theirs)
-        file = os.memfd_create("test")
-        other.send("one")
-        other.send("two", [file])
-        other.send("three", [file])
-        channel.finish()
-        assert channel.waiting
-        assert await channel.receive() == ("one", [])
-        message, (received,) = await channel.receive()
-        assert message == "two"
-        channel.close()  # with the third unread
-        other.close()
-        os.close(file)
-        os.close(received)
-        assert len(os.listdir("/proc/self/fd")) == before
-
-    asyncio.run(exchange())
-
-
-def test_the_header_is_of_fixed_size():
-    assert HEADER.size == struct.calcsize("<QH") == 10
