@@ -54,6 +54,7 @@ def appearing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         with writing(path):
+            remove(temporary)  # a crash may have left one
             yield temporary
             for part in sorted(temporary.rglob("*")):
                 sync(part)

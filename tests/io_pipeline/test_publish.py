@@ -1,13 +1,13 @@
-"""A result appears complete, in one step, or not at all."""
+"""Windows published in any order are the clip's result, complete, in one step."""
 
-import errno
-import json
+import itertools
 import os
+import pickle
 import resource
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,23 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from fresco_core.errors import FrescodError
 from io_pipeline import publish
-from io_pipeline.contact_sheet import ContactSheet, sample_numbers
-from io_pipeline.publish import Publisher, read_manifest
-from io_pipeline.video import ClipInfo, ClipWriter, scan_clip
-from tests.io_pipeline.media import decode, make_clip, picture, probe
+from io_pipeline.publish import Encoding, publish_clip, publish_window, read_manifest
+from io_pipeline.staged import window_folder
+from io_pipeline.video import ClipInfo, scan_clip
+from io_pipeline.writing import DiskFullError
+from tests.io_pipeline.media import decode, difference, make_clip, picture, probe
+from tests.io_pipeline.publishing import FINGERPRINTS, Publishing, filled, maps, names, plan, shade
 
 HEIGHT, WIDTH = 64, 128
 
 
 @pytest.fixture
 def info(tmp_path: Path) -> ClipInfo:
-    """A clip of 5 frames with sound, larger than working size."""
-    path = make_clip(tmp_path / "clip.mp4", frames=5, width=160, height=90, sound=1)
+    """A clip of 7 frames with sound, larger than working size."""
+    path = make_clip(tmp_path / "clip.mp4", frames=7, width=160, height=90, sound=1)
     return scan_clip(path)
 
 
@@ -39,135 +40,124 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "output"
 
 
-def publisher(root: Path, info: ClipInfo, name: str = "clip", **arguments: Any) -> Publisher:
-    return Publisher(root, name, info, working_size=(HEIGHT, WIDTH), **arguments)
-
-
-def write_all(to: Publisher) -> None:
-    """Every frame: its input, a control map for even ones, its negative as output."""
-    for number in range(to.info.frame_count):
-        frame = picture(number, WIDTH, HEIGHT)
-        control = (
-            np.full((HEIGHT, WIDTH), min(40 * number + 50, 255), np.uint8)
-            if number % 2 == 0
-            else None
-        )
-        if number % 2 == 0:
-            to.write_key(number, 255 - frame)
-        to.write_frame(frame, control, 255 - frame)
-
-
-def publish_all(to: Publisher) -> Path:
-    write_all(to)
-    return to.finish({})
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+def publishing(root: Path, info: ClipInfo, name: str = "clip", **arguments: Any) -> Publishing:
+    """Three windows: frames 0 to 2, 3, and 4 to 6; a key frame in the middle of the last."""
+    last = info.frame_count - 1
+    keys = [(0, 2), (3,), (5, 6)] if last == 6 else [(0,)] if last == 0 else [(0, last)]
+    return Publishing(root, plan(info, HEIGHT, WIDTH, keys), name, **arguments)
 
 
 class TestResult:
     def test_folder(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            folder = to.finish({"seed": 7})
+        folder = publishing(root, info)()
         assert folder == root / "clip"
+        keys = [f"clip/keys/{number:04d}.png" for number in (0, 2, 3, 5, 6)]
         assert names(root) == [
             "clip",
             "clip/blend.mp4",
             "clip/comparison.mp4",
             "clip/contact_sheet.png",
             "clip/keys",
-            "clip/keys/0000.png",
-            "clip/keys/0002.png",
-            "clip/keys/0004.png",
+            *keys,
             "clip/manifest.json",
         ]
 
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+    def test_in_any_order(self, root: Path, info: ClipInfo, order: tuple[int, ...]) -> None:
+        in_order, other = publishing(root, info), publishing(root, info, "other")
+        in_order()
+        other.open()
+        for index in order:
+            other.window(index)
+        other.clip()
+        for name in names(root / "clip"):
+            if (root / "clip" / name).is_file() and name != "manifest.json":
+                assert (root / "other" / name).read_bytes() == (root / "clip" / name).read_bytes()
+
     def test_blend_has_the_clips_times_size_and_sound(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            folder = to.finish({})
+        folder = publishing(root, info)()
         before, after = probe(info.path), probe(folder / "blend.mp4")
         assert after.times == before.times
         assert (after.width, after.height, after.rate) == (160, 90, 24)
         assert after.sound == before.sound
-        expected = cv2.resize(255 - picture(3, WIDTH, HEIGHT), (160, 90))
-        frame = decode(folder / "blend.mp4")[3].astype(int)
-        assert np.abs(frame - expected).mean() < 5
+        for number, frame in enumerate(decode(folder / "blend.mp4")):
+            expected = cv2.resize(255 - picture(number, WIDTH, HEIGHT), (160, 90))
+            assert difference(frame, expected) < 5
 
     def test_comparison_shows_three_panels(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            folder = to.finish({})
+        folder = publishing(root, info)()
         after = probe(folder / "comparison.mp4")
         assert (after.width, after.height) == (3 * WIDTH, HEIGHT)
         assert after.times == probe(info.path).times
         assert after.sound == []
+        held = [0, 0, 2, 3, 3, 5, 6]
         for number, frame in enumerate(decode(folder / "comparison.mp4")):
-            original = picture(number, WIDTH, HEIGHT).astype(int)
-            assert np.abs(frame[:, :WIDTH] - original).mean() < 5
-            assert np.abs(frame[:, 2 * WIDTH :] - (255 - original)).mean() < 5
-            # The control map of the last key frame is held.
-            held = 40 * (number // 2 * 2) + 50
-            assert np.abs(frame[:, WIDTH + 8 : 2 * WIDTH - 8].astype(int) - held).mean() < 5
+            original = picture(number, WIDTH, HEIGHT)
+            assert difference(frame[:, :WIDTH], original) < 5
+            assert difference(frame[:, 2 * WIDTH :], 255 - original) < 5
+            # The control map of the latest key frame is held, from one window into the next.
+            control = frame[:, WIDTH + 8 : 2 * WIDTH - 8].astype(int)
+            assert np.abs(control - shade(held[number])).mean() < 5
+
+    def test_without_controlnet_the_middle_is_black(self, root: Path, info: ClipInfo) -> None:
+        folder = publishing(root, info, control=False)()
+        for frame in decode(folder / "comparison.mp4"):
+            assert frame[:, WIDTH + 8 : 2 * WIDTH - 8].mean() < 3
 
     def test_keys_are_lossless_and_numbers_may_grow(self, root: Path, info: ClipInfo) -> None:
-        key = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        with publisher(root, info) as to:
-            to.write_key(12345, key)
-            write_all(to)
-            folder = to.finish({})
-        stored = cv2.imread(str(folder / "keys" / "12345.png"))
-        np.testing.assert_array_equal(stored[:, :, ::-1], key)
+        to = publishing(root, info)
+        to.open()
+        long = replace(to.windows[2], first_frame=12345, key_numbers=(12347, 12348))
+        block = filled(to.windows[2])
+        block["keys"][:] = np.random.default_rng(0).integers(0, 256, block["keys"].shape)
+        publish_window(to.staging.folder, long, maps(long), to.encoding, block)
+        for number, key_HWC in zip((12347, 12348), block["keys"][1:], strict=True):
+            stored = cv2.imread(str(to.staging.folder / "result" / "keys" / f"{number}.png"))
+            np.testing.assert_array_equal(stored[:, :, ::-1], key_HWC)
 
     def test_manifest(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            folder = to.finish({"clip": "ä\udcff.mp4", "warnings": ["one"]})
+        to = publishing(root, info)
+        folder = to(clip="ä\udcff.mp4", warnings=["one"])
         manifest = read_manifest(folder)
         assert manifest is not None
-        assert list(manifest) == ["clip", "warnings", "seconds"]
+        assert list(manifest) == ["fingerprints", "clip", "warnings", "seconds"]
         assert manifest["clip"] == "ä\udcff.mp4"
         assert manifest["warnings"] == ["one"]
         assert "ä" in (folder / "manifest.json").read_bytes().decode()
 
-    def test_seconds_count_finishing_too(
+    def test_seconds_count_this_too(
         self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        close = ClipWriter.close
+        join = publish.join
 
-        def slow(self: ClipWriter) -> None:
+        def slow(*arguments: Any, **more: Any) -> list[str]:
             time.sleep(0.2)
-            close(self)
+            return join(*arguments, **more)
 
-        monkeypatch.setattr(ClipWriter, "close", slow)
-        with publisher(root, info) as to:
-            write_all(to)
-            start = time.monotonic()
-            folder = to.finish({"seconds": {"translate": 9.5, "publish": 100.25}})
-            spent = time.monotonic() - start
-        manifest = read_manifest(folder)
+        monkeypatch.setattr(publish, "join", slow)
+        to = publishing(root, info)
+        to.open()
+        to.all_windows()
+        start = time.monotonic()
+        to.clip(seconds={"translate": 9.5, "publish": 100.25})
+        spent = time.monotonic() - start
+        manifest = read_manifest(root / "clip")
         assert manifest is not None
         assert manifest["seconds"]["translate"] == 9.5
-        # Two files, each closed slowly.
+        # Two files, each joined slowly.
         assert 0.4 <= manifest["seconds"]["publish"] - 100.25 <= spent + 0.001
 
     def test_what_became_of_the_sound_is_told(self, root: Path, tmp_path: Path) -> None:
         path = make_clip(tmp_path / "a.mov", frames=2, sound=1, sound_codec="pcm_s16le")
-        with publisher(root, scan_clip(path)) as to:
-            write_all(to)
-            manifest = read_manifest(to.finish({"warnings": ["one"]}))
-        assert manifest is not None
-        assert manifest["warnings"] == [
-            "one",
-            "sound track 1 (pcm_s16le) was encoded as AAC for mp4",
-        ]
+        to = publishing(root, scan_clip(path))
+        to.open()
+        to.all_windows()
+        told = to.clip(warnings=["one"])
+        assert told == ("sound track 1 (pcm_s16le) was encoded as AAC for mp4",)
+        assert (read_manifest(root / "clip") or {})["warnings"] == ["one", *told]
 
     def test_without_extras(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info, comparison=False, contact_sheet=False) as to:
-            write_all(to)
-            to.finish({})
+        publishing(root, info, comparison=False, contact_sheet=False)()
         assert [name for name in names(root / "clip") if "/" not in name] == [
             "blend.mp4",
             "keys",
@@ -180,10 +170,7 @@ class TestResult:
         self, root: Path, tmp_path: Path, frames: int, size: tuple[int, int]
     ) -> None:
         path = make_clip(tmp_path / "a.mp4", frames=frames, width=size[0], height=size[1])
-        with publisher(root, scan_clip(path), "a") as to:
-            write_all(to)
-            folder = to.finish({})
-        after = probe(folder / "blend.mp4")
+        after = probe(publishing(root, scan_clip(path), "a")() / "blend.mp4")
         assert (after.width, after.height) == size
         assert after.times == [Fraction(number, 24) for number in range(frames)]
 
@@ -192,310 +179,162 @@ class TestResult:
         ["a b", 'it\'s "quoted" %04d', "ünïcødé 動画", "-rf", "x.mp4", os.fsdecode(b"\xff\xfe")],
     )
     def test_names(self, root: Path, info: ClipInfo, name: str) -> None:
-        with publisher(root, info, name) as to:
-            write_all(to)
-            folder = to.finish({"name": name})
+        publishing(root, info, name)(name=name)
         assert [path.name for path in root.iterdir()] == [name]
-        assert (read_manifest(folder) or {})["name"] == name
+        assert (read_manifest(root / name) or {})["name"] == name
 
-    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".staging", ".replaced"])
-    def test_impossible_names(self, root: Path, info: ClipInfo, name: str) -> None:
-        with pytest.raises(ValueError, match="cannot be the name"):
-            publisher(root, info, name)
-
-
-class TestAllOrNothing:
-    def test_nothing_is_seen_before_the_end(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            assert [path.name for path in root.iterdir()] == [".staging"]
-            assert read_manifest(root / ".staging" / "clip") is None
-            to.finish({})
-        assert [path.name for path in root.iterdir()] == ["clip"]
-
-    def test_abort_leaves_nothing(self, root: Path, info: ClipInfo) -> None:
-        to = publisher(root, info)
-        to.write_key(0, picture(0, WIDTH, HEIGHT))
-        to.write_frame(picture(0, WIDTH, HEIGHT), None, picture(0, WIDTH, HEIGHT))
-        to.abort()
-        assert names(root) == []
-
-    def test_an_exception_leaves_nothing(self, root: Path, info: ClipInfo) -> None:
-        with pytest.raises(KeyError, match="mine"), publisher(root, info):
-            {}["mine"]
-        assert names(root) == []
-
-    def test_left_unfinished(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-        assert names(root) == []
-
-    def test_missing_frames(self, root: Path, info: ClipInfo) -> None:
-        to = publisher(root, info)
-        to.write_frame(picture(0, WIDTH, HEIGHT), None, picture(0, WIDTH, HEIGHT))
-        with pytest.raises(ValueError, match="1 of 5 frames"):
-            to.finish({})
-        assert names(root) == []
-
-    def test_stale_staging_is_removed(self, root: Path, info: ClipInfo) -> None:
-        stale = root / ".staging" / "clip"
-        stale.mkdir(parents=True)
-        (stale / "old.txt").touch()
-        with publisher(root, info) as to:
-            write_all(to)
-            to.finish({})
-        assert not any("old" in name for name in names(root))
-
-    def test_an_older_result_is_replaced(self, root: Path, info: ClipInfo) -> None:
-        for seed in (1, 2):
-            with publisher(root, info) as to:
-                write_all(to)
-                to.write_key(seed, picture(0, WIDTH, HEIGHT))
-                if seed == 2:
-                    manifest = read_manifest(root / "clip")
-                    assert manifest is not None
-                    assert manifest["seed"] == 1
-                to.finish({"seed": seed})
-        assert [path.name for path in root.iterdir()] == ["clip"]
-        manifest = read_manifest(root / "clip")
-        assert manifest is not None
-        assert manifest["seed"] == 2
-        assert not (root / "clip" / "keys" / "0001.png").exists()
-
-    def test_an_older_result_outlives_a_failure(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            to.finish({"seed": 1})
-        before = names(root)
-        to = publisher(root, info)
-        write_all(to)
-        with pytest.raises(KeyError), to:
-            {}["mine"]
-        assert names(root) == before
-
-    @pytest.mark.parametrize("crash_at", [1, 2])
-    def test_a_crash_while_replacing(
-        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch, crash_at: int
-    ) -> None:
-        """Dead before each of the two renames: the older result is there after the next start."""
-        with publisher(root, info) as to:
-            write_all(to)
-            to.finish({"seed": 1})
-        to = publisher(root, info)
-        write_all(to)
-        with monkeypatch.context() as patch:
-            _die_at_rename(patch, crash_at)
-            patch.setattr(Publisher, "abort", lambda self: None)
-            with pytest.raises(KeyboardInterrupt):
-                to.finish({"seed": 2})
-        publisher(root, info).abort()
-        assert [path.name for path in root.iterdir()] == ["clip"]
-        manifest = read_manifest(root / "clip")
-        assert manifest is not None
-        assert manifest["seed"] == 1
-
-    def test_two_at_once(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info, "one") as one, publisher(root, info, "two") as two:
-            write_all(one)
-            write_all(two)
-            one.finish({})
-            two.finish({})
-        assert sorted(path.name for path in root.iterdir()) == ["one", "two"]
+    def test_contact_sheet(self, root: Path, info: ClipInfo) -> None:
+        folder = publishing(root, info)()
+        sheet = np.ascontiguousarray(cv2.imread(str(folder / "contact_sheet.png"))[:, :, ::-1])
+        for number in range(7):
+            for panel in (picture(number, WIDTH, HEIGHT), 255 - picture(number, WIDTH, HEIGHT)):
+                found = cv2.matchTemplate(sheet, panel, cv2.TM_SQDIFF_NORMED)
+                assert found.min() < 1e-3
 
 
-class TestOthersThings:
-    """Only results are replaced: an output folder may hold whatever its user keeps there."""
-
-    @pytest.fixture
-    def theirs(self, root: Path) -> Path:
-        """A folder that is no result and has the name of one."""
-        (root / "clip").mkdir(parents=True)
-        (root / "clip" / "thesis.txt").write_text("years of work")
-        return root / "clip"
-
-    def test_a_folder_of_the_same_name_stays(
-        self, root: Path, info: ClipInfo, theirs: Path
-    ) -> None:
-        with pytest.raises(FrescodError, match="exists and is no result of frescod; move it"):
-            publisher(root, info)
-        assert names(root) == ["clip", "clip/thesis.txt"]
-
-    @pytest.mark.parametrize("text", ["", "[]", '{"a": '])
-    def test_a_manifest_that_is_none(
-        self, root: Path, info: ClipInfo, theirs: Path, text: str
-    ) -> None:
-        (theirs / "manifest.json").write_text(text)
-        with pytest.raises(FrescodError, match="is no result"):
-            publisher(root, info)
-        assert names(root) == ["clip", "clip/manifest.json", "clip/thesis.txt"]
-
-    def test_a_file_stays(self, root: Path, info: ClipInfo) -> None:
-        root.mkdir()
-        (root / "clip").write_text("mine")
-        with pytest.raises(FrescodError, match="is no result"):
-            publisher(root, info)
-        assert (root / "clip").read_text() == "mine"
-
-    @pytest.mark.parametrize("broken", [False, True])
-    def test_a_link_stays(self, root: Path, info: ClipInfo, tmp_path: Path, broken: bool) -> None:
-        """Even one to a result: that lies where another run put it."""
-        target = tmp_path / "elsewhere"
-        if not broken:
-            with publisher(root, info, "other") as to:
-                publish_all(to).rename(target)
-        root.mkdir(exist_ok=True)
-        (root / "clip").symlink_to(target)
-        with pytest.raises(FrescodError, match="is no result"):
-            publisher(root, info)
-        assert (root / "clip").readlink() == target
-        assert (target / "blend.mp4").exists() is not broken
-
-    def test_a_folder_that_came_meanwhile_stays(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            (root / "clip").mkdir()
-            (root / "clip" / "thesis.txt").touch()
-            with pytest.raises(FrescodError, match="is no result"):
-                to.finish({})
-        assert names(root) == ["clip", "clip/thesis.txt"]
-
-    def test_left_overs_of_a_crash_do_not_hide_it(
-        self, root: Path, info: ClipInfo, theirs: Path
-    ) -> None:
-        older = root / ".replaced" / "clip"
-        older.mkdir(parents=True)
-        (older / "manifest.json").write_text("{}")
-        with pytest.raises(FrescodError, match="is no result"):
-            publisher(root, info)
-        assert (theirs / "thesis.txt").exists()
-        assert (older / "manifest.json").exists()
-
-
-class TestDurability:
-    def test_the_folders_above_a_new_output_folder_are_synced(
-        self, tmp_path: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        synced: list[Path] = []
-        monkeypatch.setattr(publish, "sync", synced.append)
-        root = tmp_path / "new" / "output"
-        publisher(root, info).abort()
-        assert sorted(synced) == [tmp_path, tmp_path / "new"]
-        synced.clear()
-        publisher(root, info).abort()
-        assert synced == []
-
-    def test_all_is_synced_before_it_is_shown(
+class TestWindow:
+    def test_it_is_there_when_it_is_complete(
         self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        synced: list[str] = []
-        monkeypatch.setattr(
-            publish, "sync", lambda path: synced.append(str(path.relative_to(root)))
-        )
-        root.mkdir()
-        with publisher(root, info) as to:
-            folder = publish_all(to)
-        staged = [f".staging/clip/{name}" for name in names(folder)]
-        assert sorted(synced) == sorted([".", ".staging/clip", *staged])
-        assert synced[-1] == "."
+        to = publishing(root, info)
+        to.open()
+        folder = window_folder(to.staging.folder, 0)
 
-    @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
-    def test_a_file_system_that_cannot_sync_folders(
-        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch, number: int
-    ) -> None:
-        refused = _refuse_to_sync(monkeypatch, number, stat.S_ISDIR)
-        with publisher(root, info) as to:
-            folder = publish_all(to)
-        assert read_manifest(folder) is not None
-        assert len(refused) > 2
+        def watch(*arguments: Any) -> Any:
+            assert not folder.exists()
+            return panels(*arguments)
 
-    def test_a_file_that_cannot_be_synced_is_an_error(
-        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        _refuse_to_sync(monkeypatch, errno.EINVAL, stat.S_ISREG)
-        with pytest.raises(FrescodError, match="cannot be written"), publisher(root, info) as to:
-            publish_all(to)
-        assert names(root) == []
+        panels = publish._panels
+        monkeypatch.setattr(publish, "_panels", watch)
+        to.window(0)
+        rows = [f"row-{number:04d}.png" for number in range(3)]
+        assert names(folder) == ["blend.mp4", "comparison.mp4", *rows]
 
-    def test_a_folder_with_a_bad_disk_is_an_error(
-        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        root.mkdir()
-        _refuse_to_sync(monkeypatch, errno.EIO, stat.S_ISDIR)
-        with pytest.raises(FrescodError, match="cannot be written"), publisher(root, info) as to:
-            publish_all(to)
-        assert names(root) == []
+    def test_again_it_stays_as_it_is(self, root: Path, info: ClipInfo) -> None:
+        to = publishing(root, info)
+        to.open()
+        to.window(0)
+        before = {path: path.stat().st_mtime_ns for path in to.staging.folder.rglob("*")}
+        to.window(0)
+        assert before == {path: path.stat().st_mtime_ns for path in to.staging.folder.rglob("*")}
 
+    def test_a_failure_leaves_nothing(self, root: Path, info: ClipInfo) -> None:
+        to = publishing(root, info)
+        to.open()
+        block = filled(to.windows[0])
+        block["frames"] = block["frames"][:2]
+        with pytest.raises(IndexError):
+            publish_window(
+                to.staging.folder, to.windows[0], maps(to.windows[0]), to.encoding, block
+            )
+        assert names(to.staging.folder / "windows") == []
+        to.window(0)
 
-class TestDiskErrors:
-    @pytest.mark.parametrize("room", [0, 20_000, 60_000])
-    def test_a_full_disk_while_encoding(self, root: Path, tmp_path: Path, room: int) -> None:
-        path = make_clip(tmp_path / "a.mp4", frames=200, width=160, height=96)
-        to = publisher(root, scan_clip(path))
-        with pytest.raises(FrescodError, match="free some space"), file_size_limit(room), to:
-            publish_all(to)
-        assert names(root) == []
-
-    def test_a_full_disk_at_the_manifest(
-        self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full(path: Path) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        to = publisher(root, info)
-        write_all(to)
-        monkeypatch.setattr(publish, "sync", full)
-        with pytest.raises(FrescodError, match=r"No space left.*free some space"):
-            to.finish({})
-        assert names(root) == []
-
-    def test_no_folder_to_write_to(self, tmp_path: Path, info: ClipInfo) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(FrescodError, match="check the output folder"):
-            publisher(tmp_path / "file", info)
+    def test_the_task_is_small_for_any_clip(self, root: Path, info: ClipInfo) -> None:
+        """It travels once for every window of a clip."""
+        hour = replace(info, frame_count=108_000, times=tuple(range(108_000)))
+        long = plan(hour, HEIGHT, WIDTH, [(0, 107_999)])
+        assert len(pickle.dumps(Encoding.of(long))) < 2000
 
 
-class TestContactSheet:
-    @pytest.mark.parametrize(
-        ("count", "numbers"),
-        [(1, (0,)), (2, (0, 1)), (8, tuple(range(8))), (80, (0, 11, 23, 34, 45, 56, 68, 79))],
-    )
-    def test_rows_are_spread_evenly(self, count: int, numbers: tuple[int, ...]) -> None:
-        assert sample_numbers(count) == numbers
+class TestClip:
+    def test_a_window_is_missing(self, root: Path, info: ClipInfo) -> None:
+        to = publishing(root, info)
+        to.open()
+        to.window(0)
+        to.window(2)
+        with pytest.raises(FrescodError, match=r"windows/0001/blend\.mp4: cannot be read"):
+            to.clip()
+        assert names(to.staging.folder / "result") == [
+            "keys",
+            *(f"keys/{number:04d}.png" for number in (0, 2, 5, 6)),
+        ]
 
-    @pytest.mark.parametrize("size", [(512, 896), (896, 512), (64, 64), (1, 1)])
-    def test_rows_and_columns(self, size: tuple[int, int]) -> None:
-        sheet = ContactSheet()
-        for number in range(3):
-            sheet.add(number, number / 24, [_flat(size, shade) for shade in (60, 120, 240)])
-        drawn = sheet.draw()
-        long, short = max(size), min(size)
-        scale = min(1, 320 / long)
-        for shade in (60, 120):
-            area = int((drawn == shade).all(axis=2).sum())
-            assert area == pytest.approx(3 * round(long * scale) * round(short * scale), rel=0.02)
+    def test_a_row_that_cannot_be_read(self, root: Path, info: ClipInfo) -> None:
+        to = publishing(root, info)
+        to.open()
+        to.all_windows()
+        (to.staging.folder / "windows" / "0001" / "row-0003.png").write_text("")
+        with pytest.raises(FrescodError, match=r"row-0003\.png: cannot be read"):
+            to.clip()
 
-    def test_sheet_of_a_result(self, root: Path, info: ClipInfo) -> None:
-        with publisher(root, info) as to:
-            write_all(to)
-            folder = to.finish({})
-        sheet = cv2.imread(str(folder / "contact_sheet.png"))[:, :, ::-1]
-        first = picture(0, WIDTH, HEIGHT)
-        found = cv2.matchTemplate(np.ascontiguousarray(sheet), first, cv2.TM_SQDIFF_NORMED)
-        assert found.min() < 1e-3
+    def test_again_after_it_was_shown(self, root: Path, tmp_path: Path) -> None:
+        """As when its worker dies before it can answer."""
+        path = make_clip(tmp_path / "a.mov", frames=2, sound=1, sound_codec="pcm_s16le")
+        to = publishing(root, scan_clip(path))
+        to.open()
+        to.all_windows()
+        told = to.clip(warnings=["one"])
+        before = (root / "clip" / "manifest.json").read_bytes()
+        assert to.clip(warnings=["one"]) == told
+        assert (root / "clip" / "manifest.json").read_bytes() == before
+
+    def test_nothing_to_publish(self, root: Path, info: ClipInfo) -> None:
+        to = publishing(root, info)
+        with pytest.raises(FrescodError, match="nothing to publish"):
+            to.clip()
+        to()
+        other = FINGERPRINTS | {"fingerprints": {"clip": "d0d0"}}
+        with pytest.raises(FrescodError, match="nothing to publish"):
+            publish_clip(root, "clip", to.plan, to.encoding, other)
+        assert read_manifest(root / "clip") is not None
 
 
-def test_no_manifest_where_there_is_none(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path) is None
-    for text in ("", "[]", '{"a": ', "\xff"):
-        (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
-        assert read_manifest(tmp_path) is None
-    (tmp_path / "manifest.json").write_text(json.dumps({"a": 1}))
-    assert read_manifest(tmp_path) == {"a": 1}
+class TestFullDisk:
+    """With room for some of it, what fits is kept, nothing else is, and then it goes on."""
+
+    def test_windows_wait_for_space(self, root: Path, tmp_path: Path) -> None:
+        path = make_clip(tmp_path / "a.mp4", frames=7, width=320, height=320, sound=1)
+        to = publishing(root, scan_clip(path), crf=1, preset="ultrafast")
+        undisturbed = Publishing(tmp_path / "other", to.plan, crf=1)()
+        with small_disk(root) as give:
+            room, failures = 16, 0
+            steps = [to.open, *(lambda i=i: to.window(i) for i in range(3)), to.clip]
+            for step in steps:
+                while True:
+                    give(room)
+                    try:
+                        step()
+                        break
+                    except DiskFullError as error:
+                        assert "free some space" in str(error)  # noqa: PT017
+                        failures += 1
+                        assert not any(".tmp" in name for name in names(root))
+                        assert not (root / "clip").exists()
+                        room += 8
+            assert failures > 20
+            for name in names(undisturbed):
+                if name.endswith((".png", ".mp4")):
+                    expected = (undisturbed / name).read_bytes()
+                    assert (root / "clip" / name).read_bytes() == expected
+
+
+class TestFilesTooLarge:
+    """What the file system refuses is told, and nothing of it remains."""
+
+    @pytest.mark.parametrize("room", [0, 2000, 9000])
+    def test_of_a_window(self, root: Path, info: ClipInfo, room: int) -> None:
+        to = publishing(root, info, crf=1)
+        to.open()
+        with pytest.raises(FrescodError, match="check the output folder"), file_size_limit(room):
+            to.window(0)
+        assert not any(".tmp" in name for name in names(root))
+        assert names(to.staging.folder / "windows") == []
+
+    @pytest.mark.parametrize("room", [0, 2000, 20_000])
+    def test_of_a_clip(self, root: Path, info: ClipInfo, room: int) -> None:
+        to = publishing(root, info, crf=1)
+        to.open()
+        to.all_windows()
+        with pytest.raises(FrescodError, match="check the output folder"), file_size_limit(room):
+            to.clip()
+        assert not any(".tmp" in name for name in names(root))
+        to.clip()
 
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """Writes past ``size`` bytes fail, as on a full disk (Python ignores the signal)."""
+    """Writes past ``size`` bytes fail (Python ignores the signal)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -504,34 +343,18 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def _refuse_to_sync(
-    patch: pytest.MonkeyPatch, number: int, which: Callable[[int], bool]
-) -> list[int]:
-    """Let fsync fail for files of a kind; the list grows with every refusal."""
-    refused: list[int] = []
-    fsync = os.fsync
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Any]:
+    """A file system of its own; called with a number, it has room for so many KiB."""
+    folder.mkdir()
+    quoted = str(folder)
+    if os.system(f"mount -t tmpfs -o size=16k none '{quoted}' 2>/dev/null"):
+        pytest.skip("no file system can be mounted here")
 
-    def refuse(descriptor: int) -> None:
-        if which(os.fstat(descriptor).st_mode):
-            refused.append(descriptor)
-            raise OSError(number, os.strerror(number))
-        fsync(descriptor)
+    def give(room: int) -> None:
+        assert os.system(f"mount -o remount,size={room}k '{quoted}'") == 0
 
-    patch.setattr(os, "fsync", refuse)
-    return refused
-
-
-def _die_at_rename(patch: pytest.MonkeyPatch, number: int) -> None:
-    renames = iter(range(1, 100))
-    rename = Path.rename
-
-    def dying(self: Path, target: Path) -> Path:
-        if next(renames) == number:
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    patch.setattr(Path, "rename", dying)
-
-
-def _flat(size: tuple[int, int], shade: int) -> NDArray[np.uint8]:
-    return np.full((*size, 3), shade, np.uint8)
+    try:
+        yield give
+    finally:
+        os.system(f"umount '{quoted}'")
