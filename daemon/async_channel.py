@@ -1,4 +1,4 @@
-"""The supervisor's end of an `io_pipeline.channel`: with the loop's readers and writers, no threads.
+"""The supervisor's end of an `io_pipeline.channel`: the loop's readers and writers, no threads.
 
 A module of its own, because workers have no need of asyncio.
 """

@@ -105,6 +105,13 @@ class Worker:
         """The last 64 KiB that it wrote to standard output and error."""
         return self._process.output if self._process else ""
 
+    @property
+    def traffic(self) -> int:
+        """Bytes that went through its socket, both ways, since it was last started."""
+        if self._process is None:
+            return 0
+        return self._process.channel.bytes_sent + self._process.channel.bytes_received
+
     async def start(self) -> Any:
         """Start the process and load the stage; what the stage says of itself.
 
@@ -336,8 +343,11 @@ class WorkerPool:
         """End all workers, whatever they do; tasks that are not done raise WorkerDied."""
         self._closed = True
         self._fail_queued(WorkerDied("stopped"))
-        await asyncio.gather(*(worker.stop() for worker in self.workers))
+        alive = [worker for worker in self.workers if worker.alive]
+        await asyncio.gather(*(worker.stop() for worker in alive))
         await asyncio.gather(*self._running)
+        for worker in alive:
+            self._on_event("stopped", worker, "")
 
     def _dispatch(self) -> None:
         while self._idle and self._queue:
