@@ -70,6 +70,11 @@ class ClipWork:
         height, width = self.plan.working_size
         return keys * height * width
 
+    async def settle(self) -> None:
+        """Wait until no worker does anything for it."""
+        while self.running:
+            await asyncio.wait(self.running)
+
     def abandon(self) -> None:
         """Give up what workers do for it."""
         for task in self.running:

@@ -17,6 +17,7 @@ from daemon.devices import Device, Devices
 from daemon.jobs import printable
 from daemon.memory import Memory
 from daemon.readers import Reader, Readers
+from daemon.runner import Runner
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, MapTask, WindowWork
 from daemon.workers import Worker, WorkerDied, WorkerPool
@@ -95,7 +96,11 @@ class Workshop:
         self._batch_sizes: dict[
             tuple[int, int], int
         ] = {}  # by working size, where memory was short
-        self._tracks: dict[str, int] = {}
+        self._runner = Runner(cores, timeline)
+        for device in devices.all:
+            self._runner.track(device.name, "device")
+        for worker in pool.workers:
+            self._runner.track(worker.name, "cpu")
 
     # --- prepare ---------------------------------------------------------------------------------
 
@@ -129,7 +134,7 @@ class Workshop:
                 begin(worker)
                 return await worker.run(task, blocks, on_progress)
 
-            return await self._use(clip, "prepare", priority, 1, read)
+            return await self._runner.use(clip, "prepare", priority, 1, read)
 
         def warn(text: str) -> None:
             self.warn(clip, text)
@@ -176,7 +181,9 @@ class Workshop:
         """The clip's next window; None after its last. Notes what a device had to wait for."""
         if clip.device is None or not prepared.empty():
             return await prepared.get()
-        with self.timeline.wait(self._track(clip.device.name, "device"), clip.blocked, clip.name):
+        with self.timeline.wait(
+            self._runner.track(clip.device.name, "device"), clip.blocked, clip.name
+        ):
             return await prepared.get()
 
     async def drop(self, clip: ClipWork, work: WindowWork) -> None:
@@ -188,8 +195,7 @@ class Workshop:
 
     async def clear(self, clip: ClipWork) -> None:
         """Take everything back from a clip that has failed, once no worker uses it any more."""
-        while clip.running:
-            await asyncio.wait(clip.running)
+        await clip.settle()
         self.give_device(clip)
         for work in list(clip.windows):
             await self.drop(clip, work)
@@ -281,7 +287,7 @@ class Workshop:
             return await device.worker.run(task, (work.block,), on_progress)
 
         priority = (READ, clip.number)
-        result = await self._use(
+        result = await self._runner.use(
             clip, "translate", priority, cores, translate, work.window.index, "device"
         )
         clip.devices += [] if device.name in clip.devices else [device.name]
@@ -303,7 +309,9 @@ class Workshop:
     async def _maps(self, clip: ClipWork, work: WindowWork, device: Device) -> tuple[int, ...]:
         side = self.options.control_device
         draws = side == "gpu" or (side == "auto" and device.is_gpu)
-        with self.timeline.wait(self._track(device.name, "device"), "control maps", clip.name):
+        with self.timeline.wait(
+            self._runner.track(device.name, "device"), "control maps", clip.name
+        ):
             return await work.maps_for(draws)
 
     # --- propagate and publish -------------------------------------------------------------------
@@ -384,54 +392,7 @@ class Workshop:
             return await self.pool.run(task, blocks, priority=priority, on_start=started)
 
         index = None if work is None else work.window.index
-        return await self._use(clip, stage, priority, 1, run, index, "cpu")
-
-    async def _use(
-        self,
-        clip: ClipWork,
-        stage: str,
-        priority: tuple[int, ...],
-        cores: int,
-        run: Callable[[Callable[[Worker], None]], Awaitable[Any]],
-        window: int | None = None,
-        kind: str = "reader",
-    ) -> Any:
-        """Run something in a worker while holding cores.
-
-        What runs in a worker cannot be taken back: where the caller is cancelled it goes on, keeps
-        its cores, and `clear` waits for it.
-        """
-        if cores:
-            await self.cores.acquire(cores, priority)
-
-        async def hold() -> Any:
-            span: Any = None
-
-            def begin(worker: Worker) -> None:
-                nonlocal span
-                if span is not None:  # again, in another worker
-                    self.timeline.end(span)
-                span = self.timeline.begin(self._track(worker.name, kind), stage, clip.name, window)
-
-            start = time.monotonic()
-            try:
-                return await run(begin)
-            finally:
-                clip.seconds[stage] += time.monotonic() - start
-                if span is not None:
-                    self.timeline.end(span)
-                if cores:
-                    self.cores.release(cores)
-
-        task = asyncio.get_running_loop().create_task(hold())
-        clip.running.add(task)
-        task.add_done_callback(clip.running.discard)
-        return await asyncio.shield(task)
-
-    def _track(self, name: str, kind: str) -> int:
-        if name not in self._tracks:
-            self._tracks[name] = self.timeline.track(name, kind)
-        return self._tracks[name]
+        return await self._runner.use(clip, stage, priority, 1, run, index, "cpu")
 
     async def close(self) -> None:
         """Stop every process."""

@@ -1,0 +1,87 @@
+"""Has workers do things: with the cores they need, and on record."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from daemon.budget import Budget
+from daemon.timeline import Timeline
+from daemon.work import ClipWork
+from daemon.workers import Worker
+
+Begin = Callable[[Worker], None]
+
+
+class Runner:
+    """Runs calls of workers: cores are held, and spans recorded, for as long as they last."""
+
+    def __init__(self, cores: Budget, timeline: Timeline) -> None:
+        self._cores = cores
+        self._timeline = timeline
+        self._tracks: dict[str, int] = {}
+
+    def track(self, name: str, kind: str) -> int:
+        """The timeline's track of a worker."""
+        if name not in self._tracks:
+            self._tracks[name] = self._timeline.track(name, kind)
+        return self._tracks[name]
+
+    async def use(
+        self,
+        clip: ClipWork,
+        stage: str,
+        priority: tuple[int, ...],
+        cores: int,
+        run: Callable[[Begin], Awaitable[Any]],
+        window: int | None = None,
+        kind: str = "reader",
+    ) -> Any:
+        """Wait for cores, then ``run(begin)``, which calls ``begin`` with the worker it is given.
+
+        What runs in a worker cannot be taken back: where the caller is cancelled it goes on, keeps
+        its cores, and stays among ``clip.running`` until it is done.
+        """
+        if cores:
+            await self._acquire(clip, cores, priority, kind)
+        task = asyncio.get_running_loop().create_task(
+            self._held(clip, stage, cores, run, window, kind)
+        )
+        clip.running.add(task)
+        task.add_done_callback(clip.running.discard)
+        return await asyncio.shield(task)
+
+    async def _acquire(
+        self, clip: ClipWork, cores: int, priority: tuple[int, ...], kind: str
+    ) -> None:
+        if kind != "device" or clip.device is None:
+            return await self._cores.acquire(cores, priority)
+        with self._timeline.wait(self.track(clip.device.name, kind), "core", clip.name):
+            return await self._cores.acquire(cores, priority)
+
+    async def _held(
+        self,
+        clip: ClipWork,
+        stage: str,
+        cores: int,
+        run: Callable[[Begin], Awaitable[Any]],
+        window: int | None,
+        kind: str,
+    ) -> Any:
+        span: Any = None
+
+        def begin(worker: Worker) -> None:
+            nonlocal span
+            if span is not None:  # once more, in another worker
+                self._timeline.end(span)
+            span = self._timeline.begin(self.track(worker.name, kind), stage, clip.name, window)
+
+        start = time.monotonic()
+        try:
+            return await run(begin)
+        finally:
+            clip.seconds[stage] += time.monotonic() - start
+            if span is not None:
+                self._timeline.end(span)
+            if cores:
+                self._cores.release(cores)
