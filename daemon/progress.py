@@ -1,23 +1,28 @@
-"""What a user sees of a run: bars on a terminal, log lines elsewhere, a summary at the end."""
+"""What a user sees of a run: a line a clip on a terminal, else log lines; a summary at the end.
+
+Several clips are in work at once, each in several stages.
+"""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import structlog
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from daemon.jobs import Job, JobResult, Outcome, printable
+
+# Clips that are shown at a time; the others are counted.
+MAX_LINES = 12
+_BAR = 12
 
 
 class Progress(Protocol):
@@ -26,14 +31,18 @@ class Progress(Protocol):
     def begin(self, job: Job, number: int, count: int) -> None:
         """A clip is taken: the ``number``-th of ``count``."""
 
-    def stage(self, name: str, done: float, total: int | None, seconds: float) -> None:
-        """The current clip's stage has got so far, in so much time of its own.
+    def stage(self, job: Job, name: str, done: float, total: int | None, seconds: float) -> None:
+        """A stage of a clip in work has got so far, in so much time of its own.
 
-        In frames, or, when translating, in batches. ``total`` is None while it is not known.
+        In frames, or, when translating, in windows; "propagate" counts the frames that are
+        finished. ``total`` is None while it is not known.
         """
 
-    def end(self, result: JobResult) -> None:
-        """The current clip is finished, or has failed."""
+    def end(self, job: Job, result: JobResult) -> None:
+        """A clip is finished, or has failed."""
+
+    def devices(self, text: str) -> None:
+        """What the devices are doing, in one line that replaces the last."""
 
     def note(self, text: str) -> None:
         """What is going on outside of any clip."""
@@ -50,12 +59,12 @@ class Progress(Protocol):
 
 
 def watch() -> Progress:
-    """Bars when standard error is a terminal, else log lines."""
+    """Lines that move when standard error is a terminal, else log lines."""
     return BarProgress() if sys.stderr.isatty() else LogProgress()
 
 
 class LogProgress:
-    """One log line for every stage of every clip, on standard error."""
+    """One log line for every stage that a clip has finished, on standard error."""
 
     def __init__(self) -> None:
         self._log: Any = structlog.wrap_logger(
@@ -66,21 +75,28 @@ class LogProgress:
                 structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
             ],
         )
-        self._clip = ""
+        self._finished: dict[Job, set[str]] = {}
 
     def begin(self, job: Job, number: int, count: int) -> None:
-        self._clip = printable(job.clip.name)
-        self._log.info("begin", clip=self._clip, number=number, count=count)
+        self._finished[job] = set()
+        self._clip(job).info("begin", number=number, count=count)
 
-    def stage(self, name: str, done: float, total: int | None, seconds: float) -> None:
-        if total is not None and done >= total:
-            self._log.info(name, clip=self._clip, count=total, seconds=round(seconds, 1))
+    def stage(self, job: Job, name: str, done: float, total: int | None, seconds: float) -> None:
+        finished = self._finished.get(job)
+        if finished is None or total is None or done < total or name in finished:
+            return
+        finished.add(name)
+        self._clip(job).info(name, count=total, seconds=round(seconds, 1))
 
-    def end(self, result: JobResult) -> None:
+    def end(self, job: Job, result: JobResult) -> None:
+        self._finished.pop(job, None)
         if result.outcome is Outcome.FAILED:
-            self._log.error("failed", clip=self._clip, reason=printable(result.reason))
+            self._clip(job).error("failed", reason=printable(result.reason))
         else:
-            self._log.info(str(result.outcome), clip=self._clip, seconds=round(result.seconds, 1))
+            self._clip(job).info(str(result.outcome), seconds=round(result.seconds, 1))
+
+    def devices(self, text: str) -> None:
+        pass  # the clips' lines say it
 
     def note(self, text: str) -> None:
         self._log.info(text)
@@ -91,6 +107,9 @@ class LogProgress:
     def trace(self, text: str) -> None:
         print(text, file=sys.stderr)
 
+    def _clip(self, job: Job) -> Any:
+        return self._log.bind(clip=printable(job.clip.name))
+
     def __enter__(self) -> Self:
         return self
 
@@ -98,43 +117,83 @@ class LogProgress:
         pass
 
 
-class BarProgress:
-    """A bar for every stage of the current clip, with the time left; finished clips above."""
+@dataclass(eq=False)
+class _Clip:
+    """A clip in work, as a line shows it: every stage's (done, total)."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._bars = Bars(
-            TextColumn("  {task.description:<10}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+    title: str
+    stages: dict[str, tuple[float, int | None]] = field(default_factory=dict)
+    # When its translation began, and how much had been done by an earlier run.
+    begun: tuple[float, float] | None = None
+
+    def state(self) -> str:
+        """What is being done."""
+        if not self.stages:
+            return "waiting"
+        if "translate" not in self.stages:
+            return "prepare" if self.stages.get("prepare", (0, None))[1] is None else "prepared"
+        pending = [name for name in ("translate", "propagate") if self.share(name) < 1]
+        return ", ".join(pending) or "publish"
+
+    def share(self, name: str) -> float:
+        """How much of a stage is done, 0 to 1."""
+        done, total = self.stages.get(name, (0, None))
+        return done / total if total else 0.0
+
+    def left(self, now: float) -> float | None:
+        """Seconds to go, as fast as it went until now; None while that says nothing."""
+        if self.begun is None:
+            return None
+        begin, before = self.begun
+        done = self.done - before
+        return (now - begin) * (1 - self.done) / done if done > 0 else None
+
+    @property
+    def done(self) -> float:
+        """How much of translating and propagating is done, 0 to 1."""
+        return (self.share("translate") + self.share("propagate")) / 2
+
+
+class BarProgress:
+    """A line for every clip in work, with the time left; finished clips above."""
+
+    def __init__(
+        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._clips: dict[Job, _Clip] = {}
+        self._devices = ""
+        self._live = Live(
             console=console or Console(stderr=True),
+            get_renderable=self.lines,
+            # Drawing costs some milliseconds, in the process that keeps all others at work.
+            refresh_per_second=2,
             transient=True,
         )
-        self._stages: dict[str, TaskID] = {}
-        self._title = ""
 
     def begin(self, job: Job, number: int, count: int) -> None:
-        self._title = f"[{number}/{count}] {printable(job.clip.name)}"
-        self._print(self._title)
+        self._clips[job] = _Clip(f"[{number}/{count}] {printable(job.clip.name)}")
 
-    def stage(self, name: str, done: float, total: int | None, seconds: float) -> None:
-        if name not in self._stages:
-            self._stages[name] = self._bars.add_task(name, total=total)
-        self._bars.update(self._stages[name], completed=done, total=total)
+    def stage(self, job: Job, name: str, done: float, total: int | None, seconds: float) -> None:
+        clip = self._clips.get(job)
+        if clip is None:
+            return
+        clip.stages[name] = done, total
+        if name == "translate" and clip.begun is None:
+            clip.begun = self._clock(), clip.done
 
-    def end(self, result: JobResult) -> None:
-        for stage in self._stages.values():
-            self._bars.remove_task(stage)
-        self._stages.clear()
-        self._bars.refresh()
+    def end(self, job: Job, result: JobResult) -> None:
+        clip = self._clips.pop(job, None)
+        title = printable(job.clip.name) if clip is None else clip.title
         if result.outcome is Outcome.FAILED:
-            self._print(f"{self._title}: failed: {printable(result.reason)}")
+            self._print(f"{title}: failed: {printable(result.reason)}")
         elif result.outcome is Outcome.DONE:
-            self._print(f"{self._title}: done in {duration(result.seconds)}")
+            self._print(f"{title}: done in {duration(result.seconds)}")
         else:
-            self._print(f"{self._title}: {result.outcome}")
+            self._print(f"{title}: {result.outcome}")
+
+    def devices(self, text: str) -> None:
+        self._devices = text
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -145,19 +204,60 @@ class BarProgress:
     def trace(self, text: str) -> None:
         self._print(text)
 
+    def lines(self) -> RenderableType:
+        """What is shown below the finished clips; called by the thread that draws."""
+        table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
+        table.add_column("clip", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("stage", no_wrap=True)
+        table.add_column("", width=_BAR)
+        for title in ("frames", "windows", "left"):
+            table.add_column(title, no_wrap=True, justify="right")
+        now = self._clock()
+        # Those that devices work on first: they are what the user waits for.
+        clips = sorted(self._clips.copy().values(), key=lambda clip: "translate" not in clip.stages)
+        for clip in clips[:MAX_LINES]:
+            table.add_row(*_cells(clip, now))
+        below = [Text(f"+ {len(clips) - MAX_LINES} more")] if len(clips) > MAX_LINES else []
+        if self._devices:
+            below.append(Text(self._devices, no_wrap=True, overflow="ellipsis"))
+        return Group(*([table] if clips else []), *below)
+
     def _print(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self._live.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bars.stop()
+        self._live.stop()
 
 
-def summary(results: Sequence[JobResult], seconds: float, output: Path) -> str:
-    """The closing lines: how many clips ended how, and why those without a result have none."""
+def _cells(clip: _Clip, now: float) -> tuple[RenderableType, ...]:
+    stages = clip.stages.copy()
+    finished, frames = stages.get("propagate", (0, None))
+    if frames is None:  # not translated yet: what is known of its length
+        frames = stages.get("prepare", (0, None))[1]
+    read = stages.get("prepare", (0, None))[0]
+    translated, windows = stages.get("translate", (0, None))
+    left = clip.left(now)
+    return (
+        Text(clip.title),
+        Text(clip.state()),
+        ProgressBar(total=frames or 1, completed=finished, width=_BAR),
+        Text(f"{finished:.0f}/{frames}" if frames else f"{read:.0f} read"),
+        Text(f"{int(translated)}/{windows}" if windows else ""),
+        Text("" if left is None else str(timedelta(seconds=round(left)))),
+    )
+
+
+def summary(
+    results: Sequence[JobResult], seconds: float, output: Path, extra: Sequence[str] = ()
+) -> str:
+    """The closing lines: how many clips ended how, and why those without a result have none.
+
+    ``extra`` is what else there is to say, a line each.
+    """
     count = {outcome: 0 for outcome in Outcome}
     for result in results:
         count[result.outcome] += 1
@@ -174,6 +274,7 @@ def summary(results: Sequence[JobResult], seconds: float, output: Path) -> str:
             lines.append(f"  failed: {printable(result.clip.name)}: {printable(result.reason)}")
         elif result.outcome is Outcome.NO_PROMPT:
             lines.append(f"  no prompt: {printable(result.clip.name)}: {printable(result.reason)}")
+    lines += [f"  {line}" for line in extra]
     if count[Outcome.DONE] or count[Outcome.ALREADY_DONE]:
         lines.append(f"results in {printable(output)}")
     return "\n".join(lines)

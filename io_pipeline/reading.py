@@ -92,6 +92,7 @@ class Reader:
                 windows = self._opened()
                 block.allocate()
                 windows.read(window, block["frames"], _Pace(report, self._frame_count))
+                report("decode", window.key_numbers[-1] + 1, self._frame_count)
                 if window.index + 1 == window.count:
                     self._close()
             case _:

@@ -1,25 +1,33 @@
 import io
+import re
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from daemon.jobs import Job, JobResult, Outcome
-from daemon.progress import BarProgress, LogProgress, Progress, duration, summary, watch
+from daemon.progress import MAX_LINES, BarProgress, LogProgress, Progress, duration, summary, watch
 
 JOB = Job(Path("in/odd [red]\n\udcff.mp4"), Path("in/odd.txt"), "odd")
+OTHER = Job(Path("in/other.mp4"), Path("in/other.txt"), "other")
 
 
 def play(progress: Progress, outcome: Outcome = Outcome.DONE, reason: str = "") -> None:
     with progress:
         progress.note("loading models")
+        progress.devices("cuda:0 other")
         progress.begin(JOB, 2, 3)
+        progress.begin(OTHER, 3, 3)
         progress.warn("a warning")
-        progress.stage("prepare", 5, None, 0.0)
-        progress.stage("translate", 1, 2, 1.0)
-        progress.stage("translate", 2, 2, 2.5)
-        progress.stage("publish", 1, 1, 0.5)
-        progress.end(JobResult(JOB.clip, outcome, 4.0, reason))
+        progress.stage(JOB, "prepare", 5, None, 0.0)
+        progress.stage(JOB, "translate", 1, 2, 1.0)
+        progress.stage(OTHER, "prepare", 9, 9, 1.5)
+        progress.stage(JOB, "translate", 2, 2, 2.5)
+        progress.stage(JOB, "translate", 2, 2, 2.6)
+        progress.stage(JOB, "publish", 1, 1, 0.5)
+        progress.end(JOB, JobResult(JOB.clip, outcome, 4.0, reason))
+        progress.stage(JOB, "propagate", 1, 1, 0.5)
 
 
 class TestLog:
@@ -31,12 +39,18 @@ class TestLog:
         assert events == [
             '"loading models"',
             "begin",
+            "begin",
             'warning text="a warning"',
+            "prepare",
             "translate",
             "publish",
             "done",
         ]
-        assert "seconds=2.5" in lines[3]
+        clips = [
+            "other.mp4" if "clip=other.mp4" in line else "odd" for line in lines if "clip" in line
+        ]
+        assert clips == ["odd", "other.mp4", "other.mp4", "odd", "odd", "odd"]
+        assert "count=2 seconds=2.5" in lines[5]
         assert "number=2 count=3" in lines[1]
 
     def test_failure_gives_the_reason_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,19 +60,95 @@ class TestLog:
         assert "it\\nbroke" in last or "it\\\\nbroke" in last
 
 
+def shown(progress: BarProgress, width: int = 120) -> list[str]:
+    """The lines below the finished clips."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(progress.lines())
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text.rstrip("\n").splitlines()
+
+
 class TestBars:
-    def test_shows_clip_stages_and_time_left(self) -> None:
+    def test_a_line_for_every_clip_in_work(self) -> None:
+        now = [0.0]
+        progress = BarProgress(clock=lambda: now[0])
+        names = ("waiting", "planned", "ahead", "translated", "spread", "published")
+        jobs = [Job(Path(f"{name}.mp4"), Path("p.txt"), name) for name in names]
+        for number, job in enumerate(jobs, 1):
+            progress.begin(job, number, 30)
+        progress.stage(jobs[1], "prepare", 5, None, 0.0)
+        for job in jobs[2:]:
+            progress.stage(job, "prepare", 50, 200, 0.0)
+        for job, windows in zip(jobs[3:], (1.5, 4, 4), strict=True):
+            progress.stage(job, "translate", 0, 4, 0.0)
+            progress.stage(job, "translate", windows, 4, 0.0)
+        progress.stage(jobs[4], "propagate", 50, 200, 0.0)
+        progress.stage(jobs[5], "propagate", 200, 200, 0.0)
+        progress.devices("cuda:0 spread")
+        now[0] = 100.0
+        lines = [re.sub("[\u2501\u2578\u257a ]+", " ", line).strip() for line in shown(progress)]
+        assert lines == [
+            "clip stage frames windows left",
+            "[4/30] translated.mp4 translate, propagate 0/200 1/4 0:07:13",
+            "[5/30] spread.mp4 propagate 50/200 4/4 0:01:00",
+            "[6/30] published.mp4 publish 200/200 4/4 0:00:00",
+            "[1/30] waiting.mp4 waiting 0 read",
+            "[2/30] planned.mp4 prepare 5 read",
+            "[3/30] ahead.mp4 prepared 0/200",
+            "cuda:0 spread",
+        ]
+
+    def test_what_an_earlier_run_did_is_no_speed(self) -> None:
+        now = [0.0]
+        progress = BarProgress(clock=lambda: now[0])
+        progress.begin(OTHER, 1, 1)
+        progress.stage(OTHER, "propagate", 90, 100, 0.0)
+        progress.stage(OTHER, "translate", 9, 10, 0.0)
+        assert "0:0" not in shown(progress)[1]
+        progress.stage(OTHER, "translate", 10, 10, 0.0)
+        now[0] = 60.0
+        assert "0:01:00" in shown(progress)[1]
+
+    def test_many_clips_are_counted(self) -> None:
+        progress = BarProgress()
+        for number in range(MAX_LINES + 5):
+            progress.begin(Job(Path(f"{number}.mp4"), Path("p.txt"), str(number)), number, 99)
+        lines = shown(progress)
+        assert len(lines) == 1 + MAX_LINES + 1
+        assert lines[-1].strip() == "+ 5 more"
+
+    @pytest.mark.parametrize("width", [60, 80, 200])
+    def test_long_names_take_no_second_line(self, width: int) -> None:
+        progress = BarProgress()
+        progress.begin(Job(Path("long" * 60 + ".mp4"), Path("p.txt"), "long"), 1, 1)
+        progress.devices("cuda:0 " * 60)
+        lines = shown(progress, width)
+        assert len(lines) == 3
+        assert all(len(line) <= width for line in lines)
+
+    def test_drawing_is_cheap(self) -> None:
+        progress = BarProgress()
+        for number in range(40):
+            job = Job(Path(f"{number}.mp4"), Path("p.txt"), str(number))
+            progress.begin(job, number, 99)
+            progress.stage(job, "translate", 1, 4, 0.0)
+        rounds = []
+        for _ in range(5):
+            begin = time.thread_time()
+            shown(progress)
+            rounds.append(time.thread_time() - begin)
+        assert min(rounds) < 0.05
+
+    def test_on_a_terminal(self) -> None:
         console = Console(file=io.StringIO(), force_terminal=True, width=100)
         progress = BarProgress(console)
         with progress:
             progress.begin(JOB, 2, 3)
-            progress.stage("translate", 1, 4, 1.0)
-            progress._bars.refresh()
+            progress.stage(JOB, "translate", 1, 4, 1.0)
+            progress._live.refresh()
         shown = console.file.getvalue()  # type: ignore[attr-defined]
         assert "[2/3] odd [red]\\n\\udcff.mp4" in shown
-        assert "translate" in shown
         assert "1/4" in shown
-        assert "left" in shown
 
     @pytest.mark.parametrize(
         ("outcome", "text"),
@@ -71,7 +161,8 @@ class TestBars:
     def test_finished_clip(self, outcome: Outcome, text: str) -> None:
         console = Console(file=io.StringIO(), force_terminal=True, width=100)
         play(BarProgress(console), outcome, "because")
-        assert text in console.file.getvalue()  # type: ignore[attr-defined]
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert f"[2/3] odd [red]\\n\\udcff.mp4: {text}" in shown
 
 
 def test_without_a_terminal_there_are_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +180,15 @@ def test_summary() -> None:
         "1 done; 1 skipped, already done; 1 skipped, no prompt; 1 failed in 1 min 15 s",
         "  failed: c\\n.mp4: it broke",
         "  no prompt: d.mp4: no d.txt in prompts",
+        "results in out",
+    ]
+
+
+def test_summary_with_more_to_say() -> None:
+    results = [JobResult(Path("a.mp4"), Outcome.DONE)]
+    assert summary(results, 1, Path("out"), ["GPUs waited"]).splitlines() == [
+        "1 done in 1.0 s",
+        "  GPUs waited",
         "results in out",
     ]
 

@@ -115,6 +115,15 @@ def test_progress_comes_often_but_not_for_every_frame(
     assert 60 - done[-1] <= 4
 
 
+def test_a_window_that_was_read_is_reported(tmp_path: Path, reader: Reader) -> None:
+    plan = reader(PlanClip(make_clip(tmp_path / "a.mp4", frames=20), "auto"), (), Reports())
+    for window in windows_of(plan):
+        reports = Reports()
+        with Block.create(window.layout()) as block:
+            reader(ReadWindow(window), (block,), reports)
+        assert reports[-1] == ("decode", window.key_numbers[-1] + 1, 20)
+
+
 class TestMeasure:
     @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
     def test_by_the_header(
