@@ -34,8 +34,11 @@ class Readers:
         self, clip: Path, run: Run, on_warning: Callable[[str], None] = lambda text: None
     ) -> AsyncIterator["Reader"]:
         """A reader for one clip."""
-        if self._idle:
-            worker = self._idle.pop()
+        # One whose clip has failed may still be busy with it: what it does cannot be taken back.
+        free = [worker for worker in self._idle if not worker.busy]
+        if free:
+            worker = free[-1]
+            self._idle.remove(worker)
         else:
             name = f"reader {len(self._all) + 1}"
             worker = Worker(name, self._stage, deadlines=self._deadlines)

@@ -101,6 +101,11 @@ class Worker:
         return self._process is not None and not self._process.ended.done()
 
     @property
+    def busy(self) -> bool:
+        """Whether it loads its stage or does a task."""
+        return self._busy
+
+    @property
     def output(self) -> str:
         """The last 64 KiB that it wrote to standard output and error."""
         return self._process.output if self._process else ""
