@@ -66,7 +66,7 @@ class Devices:
         self._ready = asyncio.Event()
         self._on_event = on_event
         self._free: list[Device] = []
-        self._waiting: list[tuple[int, int, asyncio.Future[Device]]] = []
+        self._waiting: list[tuple[bool, int, int, asyncio.Future[Device]]] = []
         self._order = itertools.count()
         self._starting: set[asyncio.Task[None]] = set()
 
@@ -75,14 +75,17 @@ class Devices:
         for device in self.all:
             self._restart(device)
 
-    async def take(self, length: int) -> Device:
+    async def take(self, length: int, again: bool = False) -> Device:
         """The next free device; of those that wait, the longest clip gets it.
+
+        A clip that had one and lost it (``again``) goes before all that had none: it holds memory
+        that they would wait for.
 
         Raises:
             FrescodError: `failure`: models that cannot be loaded, or no device is left.
         """
         future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (-length, next(self._order), future))
+        heapq.heappush(self._waiting, (not again, -length, next(self._order), future))
         self._offer()
         try:
             return await future
@@ -123,13 +126,17 @@ class Devices:
 
     def _offer(self) -> None:
         while self._waiting and (self._free or self.failure):
-            *_, future = heapq.heappop(self._waiting)
-            if future.done():
-                continue
-            if self.failure:
-                future.set_exception(self.failure)
-            else:
-                future.set_result(self._free.pop(0))
+            *_, future = self._waiting[0]
+            if not future.done():
+                if self.failure:
+                    future.set_exception(self.failure)
+                elif (device := self._free.pop(0)).worker.alive:
+                    future.set_result(device)
+                else:  # it died while nobody used it
+                    self.died(device)
+                    self._restart(device)
+                    continue
+            heapq.heappop(self._waiting)
 
     def _restart(self, device: Device) -> None:
         task = asyncio.get_running_loop().create_task(self._start(device))
