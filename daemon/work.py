@@ -106,6 +106,7 @@ class WindowWork:
         """Who draws each map, once those that are to come from the CPU are there.
 
         A device that draws takes over the maps that nobody has begun; for those it need not wait.
+        Where it dies and another asks again, what was taken over stays so.
         """
         if not self.window.control:
             return ()
@@ -114,15 +115,21 @@ class WindowWork:
             return self.drawn
         sides = []
         for drawing in self.maps:
-            take_over = device_draws and not drawing.task.done()
+            task = drawing.task
+            take_over = task.cancelled() or (device_draws and not task.done())
             sides.append(BY_DEVICE if take_over else BY_CPU)
             if take_over and not drawing.started:
-                drawing.task.cancel()
+                task.cancel()
         for drawing, side in zip(self.maps, sides, strict=True):
             if side == BY_CPU:
                 await drawing.task
         self.drawn = tuple(sides)
         return self.drawn
+
+    def abandon(self) -> None:
+        """Give up what is not yet begun."""
+        for drawing in self.maps:
+            drawing.task.cancel()
 
     async def settle(self) -> None:
         """Wait until no drawing writes to the block any more."""
