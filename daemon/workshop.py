@@ -195,6 +195,8 @@ class Workshop:
 
     async def clear(self, clip: ClipWork) -> None:
         """Take everything back from a clip that has failed, once no worker uses it any more."""
+        for work in clip.windows:
+            work.abandon()
         await clip.settle()
         self.give_device(clip)
         for work in list(clip.windows):
@@ -296,7 +298,7 @@ class Workshop:
     async def take_device(self, clip: ClipWork) -> Device:
         """The clip's device; waits for one where it has none."""
         if clip.device is None:
-            clip.device = await self.devices.take(clip.length)
+            clip.device = await self.devices.take(clip.length, again=not clip.account.ahead)
             self.memory.promote(clip.account)
         return clip.device
 
@@ -354,14 +356,15 @@ class Workshop:
 
     async def _disk(self, clip: ClipWork, task: Any, work: WindowWork | None) -> Any:
         """Run a task that writes; where the disk is full, wait for space and do it again."""
-        begun = time.monotonic()
+        full_since = None
         while True:
             try:
                 return await self._cpu(clip, "publish", task, (PUBLISH, clip.number), work)
-            except DiskFullError as error:
-                if time.monotonic() - begun >= self.options.space_timeout:
+            except DiskFullError:
+                full_since = full_since or time.monotonic()
+                if time.monotonic() - full_since >= self.options.space_timeout:
                     raise
-                self.warn(clip, f"{error}; waiting for space")
+                self.warn(clip, f"no space left for {clip.staging}: waiting for some")
                 with self.timeline.wait(None, "disk", clip.name):
                     await asyncio.sleep(_AGAIN)
 
