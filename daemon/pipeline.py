@@ -18,7 +18,7 @@ from fresco_core.errors import ClipError
 from io_pipeline.prompt import read_prompt
 from io_pipeline.publish import Encoding
 from io_pipeline.staging import Staging
-from io_pipeline.window import windows
+from io_pipeline.window import Window, windows
 
 Prepared = asyncio.Queue[WindowWork | None]
 
@@ -79,7 +79,10 @@ class Pipeline:
                 else:
                     translated = await shop.translate(clip, work, saved, self._steps(clip, work))
                     saved = tasks.create_task(shop.save(clip, work, translated))
+                self._tell(clip, "translate", work.window.index + 1, work.window.count)
                 tasks.create_task(self._finish(clip, work, saved))
+            count = len(clip.plan.batches)
+            self._tell(clip, "translate", count, count)
             shop.give_device(clip)  # to the next clip, while this one's frames are propagated
             slot.close()
         await self._publish(clip)
@@ -99,9 +102,11 @@ class Pipeline:
                 flows=self.settings.flow.on_device,
             ):
                 if window.index in clip.published:
-                    clip.frames_done = window.key_numbers[-1] + 1
+                    self._count(clip, window)
                 else:
                     await prepared.put(await self.workshop.read(clip, reader, window))
+        count = clip.plan.info.frame_count
+        self._tell(clip, "prepare", count, count)
         await prepared.put(None)
 
     async def _finish(
@@ -116,9 +121,7 @@ class Pipeline:
         if saved is not None:
             await saved
         await shop.drop(clip, work)
-        new = work.window.new_frames
-        clip.frames_done += new.stop - new.start
-        self._tell(clip, "propagate", clip.frames_done, clip.plan.info.frame_count)
+        self._count(clip, work.window)
 
     async def _publish(self, clip: ClipWork) -> None:
         """The windows' files as one result, under its name."""
@@ -188,7 +191,19 @@ class Pipeline:
 
     def _frames(self, clip: ClipWork) -> Callable[[str, int, int], None]:
         """Passes a reader's progress on, in frames; how many there are it may not know."""
-        return lambda phase, done, count: self._tell(clip, "prepare", done, count or None)
+
+        def on_frame(phase: str, done: int, count: int) -> None:
+            # Every task begins by saying 0; all frames are there when the last window is.
+            if not count or 0 < done < count:
+                self._tell(clip, "prepare", done, count or None)
+
+        return on_frame
+
+    def _count(self, clip: ClipWork, window: Window) -> None:
+        """A window's frames are on disk."""
+        new = window.new_frames
+        clip.frames_done += new.stop - new.start
+        self._tell(clip, "propagate", clip.frames_done, clip.plan.info.frame_count)
 
     def _tell(self, clip: ClipWork, stage: str, done: float, total: int | None) -> None:
         self.progress.stage(clip.job, stage, done, total, clip.seconds[stage])
