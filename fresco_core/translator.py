@@ -269,8 +269,10 @@ class FrescoTranslator:
         count = options.executed_steps
         for i, index in enumerate(range(begin, options.steps)):
             if carried_S24hw is not None:
-                carried_24hw = carried_S24hw[i].to(latents_N4hw)
-                latents_N4hw = torch.cat((carried_24hw, latents_N4hw[2:]))
+                # Written into the latents' own memory layout, by which convolutions are chosen: a
+                # carry that was kept on disk has lost its layout, and must give the same bits.
+                latents_N4hw = latents_N4hw.clone()
+                latents_N4hw[:2] = carried_S24hw[i]
             record.append(latents_N4hw[[0, -1]].cpu())
             predicted_N4hw = self.predict_noise(latents_N4hw, index, conditioning, references)
             clean_N4hw = schedule.predict_clean(latents_N4hw, predicted_N4hw, index)

@@ -1,4 +1,10 @@
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import fields
+from importlib import metadata
 
 import pytest
 import torch
@@ -7,12 +13,14 @@ from daemon.config import Layer, merge
 from daemon.settings import Propagation, Settings
 from daemon.stages import (
     DeviceError,
-    choose_device,
-    choose_dtype,
+    choose_devices,
+    make_stages,
     propagation_options,
     translation_options,
+    visible_gpus,
 )
 from daemon.weights import model_sources
+from fresco_core.errors import ConfigError
 from fresco_core.options import TranslationOptions
 from fresco_core.propagation import PropagationOptions
 
@@ -94,27 +102,115 @@ class TestModelSources:
         assert model_sources(settings(models__vae=""))["vae"] is None
 
 
-class TestDevice:
-    def test_cpu(self) -> None:
-        assert choose_device("cpu") == torch.device("cpu")
+def asked(count: int) -> Callable[[], int]:
+    return lambda: count
 
-    def test_auto_without_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert choose_device("auto") == torch.device("cpu")
 
-    def test_auto_with_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        assert choose_device("auto") == torch.device("cuda:0")
+def never() -> int:
+    raise AssertionError("counted GPUs")
 
-    @pytest.mark.parametrize(("count", "name"), [(0, "cuda"), (2, "cuda:2")])
-    def test_absent_gpu(self, monkeypatch: pytest.MonkeyPatch, count: int, name: str) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        with pytest.raises(DeviceError, match=rf"{name} is not there \({count} usable") as error:
-            choose_device(name)
+
+class TestDevices:
+    @pytest.mark.parametrize(
+        ("text", "count", "names"),
+        [
+            ("auto", 0, ("cpu",)),
+            ("auto", 2, ("cuda:0", "cuda:1")),
+            ("cuda", 3, ("cuda:0", "cuda:1", "cuda:2")),
+            ("cuda:1", 2, ("cuda:1",)),
+            ("cuda:2, cuda:0", 4, ("cuda:2", "cuda:0")),
+            ("cuda:0,cpu", 1, ("cuda:0", "cpu")),
+        ],
+    )
+    def test_by_what_is_there(self, text: str, count: int, names: tuple[str, ...]) -> None:
+        assert choose_devices(text, asked(count)) == names
+
+    @pytest.mark.parametrize(
+        ("text", "count"), [("cpu", 1), ("cpu*3", 3), ("cpu,cpu", 2), ("cpu*2,cpu", 3)]
+    )
+    def test_cpu_needs_no_counting(self, text: str, count: int) -> None:
+        assert choose_devices(text, never) == ("cpu",) * count
+
+    @pytest.mark.parametrize(
+        ("text", "count", "message"),
+        [
+            ("cuda", 0, "no usable GPU is there"),
+            ("cuda:0", 0, r"cuda:0 is not there \(no usable GPU\): choose another, or cpu"),
+            ("cuda:0,cuda:2,cuda:5", 2, r"cuda:2, cuda:5 is not there \(cuda:0, cuda:1\)"),
+        ],
+    )
+    def test_absent_gpu(self, text: str, count: int, message: str) -> None:
+        with pytest.raises(DeviceError, match=message) as error:
+            choose_devices(text, asked(count))
         assert error.value.exit_code == 69
 
-    def test_dtype(self) -> None:
-        assert choose_dtype("auto", torch.device("cpu")) is torch.float32
-        assert choose_dtype("auto", torch.device("cuda:0")) is torch.float16
-        assert choose_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+    @pytest.mark.parametrize("text", ["", "gpu", "cuda:x", "cpu*0", "cpu,", "auto,cpu", "cuda,cpu"])
+    def test_no_device(self, text: str) -> None:
+        with pytest.raises(ConfigError, match="give auto, cuda, or a list"):
+            choose_devices(text, never)
+
+    def test_one_gpu_twice(self) -> None:
+        with pytest.raises(ConfigError, match="names cuda:1 twice"):
+            choose_devices("cuda:1,cuda:0,cuda:1", asked(2))
+
+    def test_without_a_driver_nothing_is_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.path.exists", lambda path: False)
+        monkeypatch.setattr("subprocess.run", never)
+        assert visible_gpus() == 0
+
+    def test_with_a_driver_torch_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.path.exists", lambda path: path == "/dev/nvidiactl")
+        assert visible_gpus() == torch.cuda.device_count()
+
+
+class TestStages:
+    def test_travel_to_workers(self) -> None:
+        made = make_stages(Settings(), asked(2))
+        for stage in (made.reader, made.cpu, *map(made.device, made.devices)):
+            assert pickle.loads(pickle.dumps(stage)) == stage
+        assert made.devices == ("cuda:0", "cuda:1")
+        assert made.device("cuda:1").device == "cuda:1"
+
+    @pytest.mark.parametrize(
+        ("chosen", "by_cpu", "by_device"),
+        [("auto", True, True), ("cpu", True, False), ("gpu", False, True)],
+    )
+    def test_who_draws_control_maps(self, chosen: str, by_cpu: bool, by_device: bool) -> None:
+        made = make_stages(settings(control__device=chosen, control__type="depth"), asked(0))
+        assert (made.cpu.detector is not None) == by_cpu
+        detector = made.device("cpu").detector
+        assert (detector is not None) == by_device
+        assert (made.cpu.detector or detector) == {
+            "kind": "depth",
+            "source": None,
+            "canny_low": 50,
+            "canny_high": 100,
+        }
+
+    def test_nobody_draws_without_control(self) -> None:
+        made = make_stages(settings(control__enabled=False), asked(0))
+        assert made.cpu.detector is made.device("cpu").detector is None
+        assert made.device("cpu").facts["models"]["control_type"] is None
+
+    def test_facts_are_json(self) -> None:
+        facts = make_stages(Settings(), asked(0)).device("cpu").facts
+        assert json.loads(json.dumps(facts)) == facts
+        assert facts["models"]["flow"] == "dis"
+        assert facts["versions"]["torch"] == metadata.version("torch")
+
+    def test_identity_tells_devices_and_versions(self) -> None:
+        on_cpu = make_stages(settings(devices="cpu*2"), asked(0)).identity
+        assert on_cpu == make_stages(settings(devices="cpu"), asked(0)).identity
+        on_gpu = make_stages(Settings(), asked(4)).identity
+        assert on_cpu["devices"] == "cpu"
+        assert on_gpu["devices"] == "cuda"
+        assert {**on_gpu, "devices": "cpu"} == on_cpu
+
+
+def test_no_torch_in_the_supervisor() -> None:
+    program = """
+import sys
+import daemon.cli, daemon.stages, daemon.weights
+assert not {"torch", "numba", "scipy", "diffusers", "transformers"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

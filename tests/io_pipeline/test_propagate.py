@@ -1,67 +1,119 @@
+"""Segments of a window's block: which frames, which key frames, which flows."""
+
+import itertools
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import torch
 
 from fresco_core.flow import load_flow
-from fresco_core.propagation import PropagationOptions
-from io_pipeline.prepare import Window
-from io_pipeline.propagate import FLOW_PAIRS, Propagate, Segment, segments
-from tests.fresco_core.scenes import panning
+from fresco_core.propagation import PropagationOptions, propagate
+from io_pipeline.blocks import Block
+from io_pipeline.propagate import Propagate
+from io_pipeline.window import Window
+from tests.io_pipeline.windows import Reports, clip, cut_clip, read
 
 QUICK = PropagationOptions(votes=2, sweeps=1)
+FRAMES = clip(11)
+KEYS = (0, 2, 3, 6, 8, 10)
 
 
-def window(first: int, count: int, keys: tuple[int, ...]) -> Window:
-    frames = np.zeros((count, 64, 64, 3), np.uint8)
-    frames[:, 0, 0, 0] = np.arange(first, first + count)
-    return Window(0, 1, first, frames, keys, None)
+def translated(window: Window) -> Block:
+    """A block whose key frames are its frames turned over."""
+    block = read(window, FRAMES)
+    numbers = (window.first_frame, *window.key_numbers)
+    block["keys"][:] = 255 - FRAMES[list(numbers)]
+    if window.index == 0:
+        block["keys"][0] = 0  # there is none before
+    return block
 
 
-def keys_of(numbers: tuple[int, ...]) -> np.ndarray:
-    return np.stack([np.full((64, 64, 3), 100 + n, np.uint8) for n in numbers])
+def done(window: Window, segment: int, block: Block | None = None) -> tuple[Block, Reports]:
+    block, reports = block or translated(window), Reports()
+    Propagate(QUICK)(window, segment, block, reports)
+    return block, reports
 
 
-def test_segments_of_the_first_window_begin_at_its_first_key_frame():
-    found = list(segments(window(0, 6, (0, 3, 5)), keys_of((0, 3, 5)), None))
-    assert [(s.first_frame, len(s.frames_THWC)) for s in found] == [(0, 4), (3, 3)]
-    assert found[1].frames_THWC[:, 0, 0, 0].tolist() == [3, 4, 5]
-    assert found[1].first_key_HWC[0, 0, 0] == 103
-    assert found[1].second_key_HWC[0, 0, 0] == 105
+def expected(first: int, last: int) -> np.ndarray:
+    """By clip frame numbers, with flows of tensors."""
+    frames = FRAMES[first : last + 1]
+    frames_T3HW = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    flows = load_flow("dis")(frames_T3HW[:-1], frames_T3HW[1:])
+    keys = 255 - frames[[0, -1]]
+    return propagate(frames, *keys, *(flow.numpy() for flow in flows), options=QUICK)
 
 
-def test_later_windows_begin_at_the_key_frame_before():
-    previous = keys_of((10,))[0]
-    found = list(segments(window(10, 8, (14, 17)), keys_of((14, 17)), previous))
-    assert [(s.first_frame, len(s.frames_THWC)) for s in found] == [(10, 5), (14, 4)]
-    assert found[0].first_key_HWC is previous
+def test_every_frame_between_key_frames_is_filled_once() -> None:
+    for window in cut_clip(KEYS, 4):
+        block = translated(window)
+        for segment in range(len(window.segments)):
+            done(window, segment, block)
+        for a, b in itertools.pairwise(KEYS):
+            if b - a > 1 and window.first_frame <= a and b <= window.key_numbers[-1]:
+                part = block["results"][a + 1 - window.first_frame : b - window.first_frame]
+                assert np.array_equal(part, expected(a, b))
+        for offset in (0, *window.key_offsets):
+            assert not block["results"][offset].any()
 
 
-def test_a_single_key_frame_has_no_segment():
-    assert list(segments(window(0, 1, (0,)), keys_of((0,)), None)) == []
+def test_neighbouring_key_frames_have_nothing_between() -> None:
+    (window,) = cut_clip((0, 1), 4)
+    block, reports = done(window, 0)
+    assert not block["results"].any()
+    assert not reports
 
 
-@pytest.fixture(scope="module")
-def stage() -> Propagate:
-    return Propagate(load_flow("dis"), QUICK)
+def test_progress_is_told_frame_by_frame() -> None:
+    (window,) = cut_clip((0, 4), 4)
+    _, reports = done(window, 0)
+    assert reports == [("propagate", n, 9) for n in range(10)]
 
 
-def test_neighbouring_key_frames_have_nothing_between(stage):
-    frames = panning(2, 64, 64)
-    assert stage(Segment(0, frames, frames[0], frames[1])).shape == (0, 64, 64, 3)
-
-
-def test_frames_between_look_like_the_key_frames_moved(stage):
-    frames = panning(4, 64, 64, step=2)
-    inverse = 255 - frames  # the "translation"
-    between = stage(Segment(0, frames, inverse[0], inverse[-1]))
-    assert between.shape == (2, 64, 64, 3)
-    error = np.abs(between.astype(int) - inverse[1:3]).mean()
+def test_frames_between_look_like_the_key_frames_moved() -> None:
+    (window,) = cut_clip((0, 3), 4)
+    block, _ = done(window, 0)
+    inverse = 255 - FRAMES[:4]
+    error = np.abs(block["results"][1:3].astype(int) - inverse[1:3]).mean()
     copied = np.abs(inverse[[0, 0]].astype(int) - inverse[1:3]).mean()
     assert error < 0.5 * copied
 
 
-def test_long_segments_are_found_in_pieces(stage):
-    frames = panning(FLOW_PAIRS + 3, 64, 64, step=1)
-    forward, backward = stage._pair_flows(frames)
-    assert forward.shape == backward.shape == (len(frames) - 1, 2, 64, 64)
-    assert forward[-1, 0, 20:40, 20:40].mean() == pytest.approx(-1, abs=0.3)
-    assert backward[-1, 0, 20:40, 20:40].mean() == pytest.approx(1, abs=0.3)
+def test_flows_of_the_device_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = cut_clip(KEYS, 4, flows=True)
+    for window in (first, second):
+        block = translated(window)
+        count = window.frame_count - 1
+        block["flows"][0] = np.arange(count)[:, None, None, None]
+        block["flows"][1] = -block["flows"][0]
+        found = []
+
+        def take(frames, one, two, forward, backward, **options):  # type: ignore[no-untyped-def]
+            found.append((forward, backward))  # noqa: B023
+            return frames[1:-1]
+
+        monkeypatch.setattr("io_pipeline.propagate.propagate", take)
+        for segment, (begin, end) in enumerate(window.segments):
+            if end - begin < 2:
+                continue
+            done(window, segment, block)
+            forward, backward = found.pop()
+            assert forward.dtype == backward.dtype == np.float32
+            assert forward[:, 0, 0, 0].tolist() == list(range(begin, end))
+            assert np.array_equal(backward, -forward)
+
+
+def test_needs_no_torch() -> None:
+    program = """
+import sys
+from fresco_core.propagation import PropagationOptions
+from io_pipeline.propagate import Propagate
+from io_pipeline.window import Window
+import numpy as np
+block = {name: np.zeros((4, 32, 32, 3), np.uint8) for name in ("frames", "keys", "results")}
+window = Window(0, 1, 0, (0, 3), 32, 32, 1, False, False)
+Propagate(PropagationOptions(votes=1, sweeps=1))(window, 0, block, lambda *_: None)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

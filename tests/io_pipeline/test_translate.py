@@ -1,41 +1,395 @@
-from dataclasses import dataclass, field
+"""Windows translated by tasks are what the translator makes of the same batches."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
 import numpy as np
+import pytest
 import torch
+from numpy.typing import NDArray
 
-from fresco_core.batch import Carry, KeyFrameBatch, Translation
-from fresco_core.translator import Step
-from io_pipeline.prepare import Window
+from fresco_core.batch import Carry, KeyFrameBatch
+from fresco_core.flow import load_flow
+from fresco_core.keyframes import Batch, batch_key_frames
+from fresco_core.models import load_diffusion_models
+from fresco_core.options import OptimizationOptions, TranslationOptions
+from fresco_core.tiny_model import make_tiny_model
+from fresco_core.translator import FrescoTranslator, NoPictureError
+from io_pipeline import checkpoint
+from io_pipeline.blocks import Block
 from io_pipeline.prompt import Prompt
-from io_pipeline.translate import Translate
+from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
+from io_pipeline.translate import FLOW_PAIRS, Translate, cut
+from io_pipeline.window import BY_CPU, BY_DEVICE, Window
+from io_pipeline.worker import FatalError, OutOfDeviceMemory
+from tests.io_pipeline.windows import Reports, clip, cut_clip, read
+
+OPTIONS = TranslationOptions(
+    steps=4,
+    warmup_steps=2,
+    optimization_end=3,
+    smoothing_begin=0.5,
+    optimization=OptimizationOptions(iterations=1),
+)
+PROMPT = Prompt("a car")
+KEYS = (0, 2, 4, 5, 7, 9, 10, 12, 13)
+FRAMES = clip(14)
 
 
-@dataclass
-class FakeTranslator:
-    """Turns pictures over and remembers what it was given."""
-
-    given: list[tuple[KeyFrameBatch, Carry | None]] = field(default_factory=list)
-
-    def translate(self, batch, carry=None, on_step=None):
-        self.given.append((batch, carry))
-        for i in range(2):
-            on_step(Step(i, 2, 1, *(torch.zeros(1),) * 3))
-        carry = Carry(torch.zeros(1), batch.frames[[0, -1]], None, ("a", "b"))
-        return Translation(255 - batch.frames, carry)
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def test_a_window_becomes_a_batch():
-    frames = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((64, 64, 3), np.uint8)
-    window = Window(1, 3, 10, frames, (12, 15), np.zeros((2, 64, 64), np.uint8))
-    translator, steps = FakeTranslator(), []
-    carry = Carry(torch.zeros(1), frames[:2], None, ("a", "b"))
-    result = Translate(translator)(
-        window, Prompt("a car", "rain"), carry, lambda done, count: steps.append((done, count))
+def new_translator(
+    folders: tuple[Path, Path], dtype: torch.dtype = torch.float32
+) -> FrescoTranslator:
+    base, controlnet = folders
+    models = load_diffusion_models(str(base), controlnet=str(controlnet), dtype=dtype)
+    return FrescoTranslator(models, load_flow("dis"), OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def translator(folders: tuple[Path, Path]) -> FrescoTranslator:
+    return new_translator(folders)
+
+
+def canny(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.Canny(frame_HWC, 50, 100), np.uint8)
+
+
+def task_of(
+    window: Window, batch_size: int = 5, file: Path | None = None, job: str = "a"
+) -> TranslateWindow:
+    maps = (BY_DEVICE,) * len(window.key_numbers) if window.control else ()
+    return TranslateWindow(job, window, PROMPT, maps, batch_size, file)
+
+
+def directly(translator: FrescoTranslator, batches: tuple[Batch, ...]) -> NDArray[np.uint8]:
+    """Key frames of the clip, batch after batch, without any window."""
+    carry: Carry | None = None
+    found = []
+    for batch in batches:
+        frames = FRAMES[list(batch.new)]
+        controls = np.stack([canny(frame) for frame in frames])
+        batch_prompts = (PROMPT.positive,) * len(batch.new)
+        translation = translator.translate(KeyFrameBatch(frames, controls, batch_prompts), carry)
+        found.append(translation.frames)
+        carry = translation.carry
+    return np.concatenate(found)
+
+
+@pytest.fixture(scope="module")
+def expected(translator: FrescoTranslator) -> NDArray[np.uint8]:
+    return directly(translator, batch_key_frames(KEYS, 5))
+
+
+class TestWindowByWindow:
+    def test_is_the_translator_called_batch_by_batch(
+        self, translator: FrescoTranslator, expected: NDArray[np.uint8]
+    ) -> None:
+        handler, reports, found = Translate(translator, canny), Reports(), []
+        last = None
+        for window in cut_clip(KEYS, 5):
+            block = read(window, FRAMES)
+            translated = handler(task_of(window), (block,), reports)
+            assert translated is not None
+            assert [batch.new for batch in translated.batches] == [window.key_numbers]
+            found.append(block["keys"][1:].copy())
+            if last is None:
+                assert not block["keys"][0].any()
+                assert not block["previous_control"].any()
+            else:
+                assert np.array_equal(block["keys"][0], last["keys"][-1])
+                assert np.array_equal(block["previous_control"], last["controls"][BY_DEVICE, -1])
+            last = block
+        assert np.array_equal(np.concatenate(found), expected)
+        assert reports.of("step")[:5] == [(0, 2), (1, 2), (2, 2), (0, 2), (1, 2)]
+        assert len(reports.of("maps")) == len(KEYS)
+
+    def test_another_process_goes_on_from_the_checkpoint(
+        self,
+        translator: FrescoTranslator,
+        folders: tuple[Path, Path],
+        expected: NDArray[np.uint8],
+        tmp_path: Path,
+    ) -> None:
+        found, file = [], None
+        other = new_translator(folders)
+        for i, window in enumerate(cut_clip(KEYS, 5)):
+            handler = Translate(other if i % 2 else translator, canny)
+            block = read(window, FRAMES)
+            translated = handler(task_of(window, file=file), (block,), Reports())
+            assert translated is not None
+            file = saved(tmp_path, window, block, translated)
+            found.append(block["keys"][1:])
+        assert np.array_equal(np.concatenate(found), expected)
+
+    def test_another_clip_between_two_windows_changes_nothing(
+        self, translator: FrescoTranslator, expected: NDArray[np.uint8], tmp_path: Path
+    ) -> None:
+        handler, (first, second, *_) = Translate(translator, canny), cut_clip(KEYS, 5)
+        block = read(first, FRAMES)
+        translated = handler(task_of(first), (block,), Reports())
+        assert translated is not None
+        file = saved(tmp_path, first, block, translated)
+        handler(task_of(first, job="b"), (read(first, clip(14, seed=1)),), Reports())
+        block = read(second, FRAMES)
+        handler(task_of(second, file=file), (block,), Reports())
+        done = len(first.key_numbers)
+        new = len(second.key_numbers)
+        assert np.array_equal(block["keys"], expected[done - 1 : done + new])
+
+    def test_a_window_done_again_is_the_same(
+        self, translator: FrescoTranslator, tmp_path: Path
+    ) -> None:
+        handler, (first, second, *_) = Translate(translator, canny), cut_clip(KEYS, 5)
+        block = read(first, FRAMES)
+        translated = handler(task_of(first), (block,), Reports())
+        assert translated is not None
+        file = saved(tmp_path, first, block, translated)
+        blocks = [read(second, FRAMES) for _ in range(2)]
+        for block in blocks:
+            handler(task_of(second, file=file), (block,), Reports())
+        for name in ("keys", "carry_latents", "carry_frames", "carry_controls"):
+            assert np.array_equal(blocks[0][name], blocks[1][name])
+
+    def test_without_control_maps(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0, 2), 5, control=False)
+        block = read(window, FRAMES)
+        assert Translate(translator)(task_of(window), (block,), Reports()) is not None
+        prompts = (PROMPT.positive,) * 2
+        alone = translator.translate(KeyFrameBatch(FRAMES[[0, 2]], None, prompts))
+        assert np.array_equal(block["keys"][1:], alone.frames)
+
+    def test_each_side_draws_its_own_maps(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0, 2, 4), 5)
+        blocks = [read(window, FRAMES) for _ in range(2)]
+        all_there = blocks[0]
+        for i, offset in enumerate(window.key_offsets):
+            all_there["controls"][BY_CPU, i] = canny(FRAMES[offset])
+        blocks[1]["controls"][BY_CPU, 1] = all_there["controls"][BY_CPU, 1]
+        for block, maps in zip(
+            blocks, [(BY_CPU,) * 3, (BY_DEVICE, BY_CPU, BY_DEVICE)], strict=True
+        ):
+            task = replace(task_of(window), maps=maps)
+            Translate(translator, canny)(task, (block,), Reports())
+        assert np.array_equal(blocks[0]["keys"], blocks[1]["keys"])
+        assert np.array_equal(blocks[0]["carry_controls"], blocks[1]["carry_controls"])
+        assert not blocks[0]["controls"][BY_DEVICE].any()
+
+
+def saved(folder: Path, window: Window, block: Block, translated: Translated) -> Path:
+    staging = folder / "staging"
+    file = checkpoint.path(staging, window.index)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    maps = (BY_DEVICE,) * len(window.key_numbers)
+    checkpoint.save(staging, window, block, translated, maps)
+    return file
+
+
+class TestCut:
+    @pytest.mark.parametrize("batch_size", [3, 4, 5, 8])
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 11, 12, 13])
+    def test_what_a_clip_was_cut_into_stays_whole(self, count: int, batch_size: int) -> None:
+        numbers = tuple(range(0, 2 * count, 2))
+        for window, batch in zip(
+            cut_clip(numbers, batch_size), batch_key_frames(numbers, batch_size), strict=True
+        ):
+            assert cut(window, batch_size) == (batch,)
+
+    @pytest.mark.parametrize("batch_size", [3, 4, 5, 6])
+    def test_smaller_batches_follow_the_same_rules(self, batch_size: int) -> None:
+        first, second = cut_clip(tuple(range(14)), 8)
+        for window in (first, second):
+            batches = cut(window, batch_size)
+            new = [number for batch in batches for number in batch.new]
+            assert tuple(new) == window.key_numbers
+            before = window.first_frame
+            for batch in batches:
+                assert batch.carried == ((0, before) if batch.new[0] else ())
+                assert len(batch.frames) <= batch_size + (batch_size < 5)
+                before = batch.new[-1]
+
+    def test_half_the_batch_is_the_clip_cut_like_that(
+        self, translator: FrescoTranslator, folders: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        """Where a window is translated in several batches, each is tied to the one before."""
+        handler, found, batches = Translate(translator, canny), [], []
+        reports = Reports()
+        for window in cut_clip(KEYS, 6):
+            block = read(window, FRAMES)
+            translated = handler(task_of(window, batch_size=3), (block,), reports)
+            assert translated is not None
+            batches += translated.batches
+            found.append(block["keys"][1:])
+        assert len(batches) > 3
+        assert np.array_equal(np.concatenate(found), directly(translator, tuple(batches)))
+        counts = {count for _, count in reports.of("step")}
+        assert counts == {2 * len(cut(window, 3)) for window in cut_clip(KEYS, 6)}
+
+
+class TestWarnings:
+    def test_long_prompts_are_told_of_once(self, translator: FrescoTranslator) -> None:
+        handler = Translate(translator, canny)
+        told = []
+        for window in cut_clip((0, 1, 2, 3, 4, 5), 3):
+            prompt = Prompt("snow " * 80 + "car", "rain " * 80 + "dog")
+            task = replace(task_of(window), prompt=prompt)
+            translated = handler(task, (read(window, FRAMES),), Reports())
+            assert translated is not None
+            told.append(translated.warnings)
+        positive, negative = told[0]
+        assert positive.startswith("positive prompt is too long for the text encoder, cut off: ")
+        assert negative.endswith("dog")
+        assert not any(told[1:])
+
+    def test_ordinary_prompts_are_none(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0,), 5)
+        translated = Translate(translator, canny)(
+            task_of(window), (read(window, FRAMES),), Reports()
+        )
+        assert translated is not None
+        assert translated.warnings == ()
+
+
+class TestFlows:
+    def test_are_those_of_neighbouring_frames(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0, 12), 5, flows=True)
+        block, reports = read(window, FRAMES), Reports()
+        assert window.frame_count - 1 > FLOW_PAIRS
+        Translate(translator, canny)(task_of(window), (block,), reports)
+        frames_T3HW = torch.from_numpy(FRAMES[:13]).permute(0, 3, 1, 2)
+        both = load_flow("dis")(frames_T3HW[:-1], frames_T3HW[1:])
+        for side, flow in enumerate(both):
+            assert np.array_equal(block["flows"][side], flow.numpy().astype(np.float16))
+        assert reports.of("flow") == [(0, 12), (8, 12), (12, 12)]
+
+    def test_can_be_found_again(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0, 3), 5, flows=True)
+        blocks = [read(window, FRAMES) for _ in range(2)]
+        handler = Translate(translator, canny)
+        handler(task_of(window), (blocks[0],), Reports())
+        assert handler(FindFlows(window), (blocks[1],), Reports()) is None
+        assert np.array_equal(blocks[0]["flows"], blocks[1]["flows"])
+
+    def test_of_a_single_frame(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0,), 5, flows=True)
+        Translate(translator, canny)(task_of(window), (read(window, FRAMES),), Reports())
+
+
+class TestErrors:
+    def run(
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator, error: Exception
+    ) -> None:
+        """One window with a translator that raises for more than four key frames."""
+        original = FrescoTranslator.translate
+
+        def translate(self, batch, carry=None, on_step=None):  # type: ignore[no-untyped-def]
+            if len(batch.frames) + (2 if carry else 0) > 4:
+                raise error
+            return original(self, batch, carry, on_step)
+
+        monkeypatch.setattr(FrescoTranslator, "translate", translate)
+        window, *_ = cut_clip(KEYS, 6)
+        handler = Translate(translator, canny)
+        block = read(window, FRAMES)
+        handler(task_of(window, batch_size=4), (block,), Reports())
+        assert block["keys"][-1].any()
+        handler(task_of(window, batch_size=6), (block,), Reports())
+
+    def test_out_of_memory(
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator
+    ) -> None:
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+        with pytest.raises(OutOfDeviceMemory, match=r"allocate 2 GiB\.$"):
+            self.run(monkeypatch, translator, error)
+
+    def test_out_of_memory_in_a_library(
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator
+    ) -> None:
+        error = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+        with pytest.raises(OutOfDeviceMemory):
+            self.run(monkeypatch, translator, error)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be",
+            "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        ],
     )
-    batch, given = translator.given[0]
-    assert given is carry
-    assert batch.frames[:, 0, 0, 0].tolist() == [2, 5]
-    assert batch.prompts == ("a car", "a car")
-    assert batch.negative == "rain"
-    assert np.array_equal(result.keys_KHWC, 255 - batch.frames)
-    assert steps == [(1, 2), (2, 2)]
+    def test_a_broken_context(
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator, text: str
+    ) -> None:
+        kind = getattr(torch, "AcceleratorError", RuntimeError)
+        for error in (RuntimeError(text), kind(text)):
+            with pytest.raises(FatalError) as caught:
+                self.run(monkeypatch, translator, error)
+            assert not isinstance(caught.value, OutOfDeviceMemory)
+            assert "\n" not in str(caught.value)
+            monkeypatch.undo()
+
+    @pytest.mark.parametrize("error", [RuntimeError("shapes"), MemoryError(), ValueError("x")])
+    def test_others_are_left_alone(
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator, error: Exception
+    ) -> None:
+        with pytest.raises(type(error)) as caught:
+            self.run(monkeypatch, translator, error)
+        assert caught.value is error
+
+    def test_tasks_of_others_are_refused(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0,), 5)
+        with pytest.raises(TypeError, match="no task of a device: int"):
+            Translate(translator)(1, (read(window, FRAMES),), Reports())
+
+
+class TestNoPicture:
+    @staticmethod
+    def broken_in_half_precision(translator: FrescoTranslator) -> None:
+        """A VAE that makes NaN unless it computes in float32."""
+        last = translator.models.vae.decoder.conv_out
+
+        def spoil(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
+            return out if out.dtype == torch.float32 else out * float("nan")
+
+        last.register_forward_hook(spoil)
+
+    def test_the_vae_has_a_second_try_in_float32(self, folders: tuple[Path, Path]) -> None:
+        translator = new_translator(folders, torch.bfloat16)
+        (window,) = cut_clip((0, 2), 5)
+        with translator.codec.in_float32():
+            frames = FRAMES[[0, 2]]
+            maps = np.stack([canny(frame) for frame in frames])
+            expected = translator.translate(KeyFrameBatch(frames, maps, ("a car",) * 2)).frames
+        self.broken_in_half_precision(translator)
+        handler = Translate(translator, canny, {"dtype": "bfloat16"})
+        for _ in range(2):
+            block = read(window, FRAMES)
+            translated = handler(task_of(window), (block,), Reports())
+            assert translated is not None
+            assert translated.warnings == (
+                "key frames 0 to 2: no pictures in bfloat16, done again with the VAE in float32",
+            )
+            assert np.array_equal(block["keys"][1:], expected)
+            assert translator.codec.dtype == torch.bfloat16
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_broken_weights_fail_with_the_reason(
+        self, folders: tuple[Path, Path], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        translator = new_translator(folders, dtype)
+        translator.models.unet.conv_out.bias.data.fill_(float("nan"))
+        tries = []
+        original = FrescoTranslator.translate
+
+        def translate(self, *arguments):  # type: ignore[no-untyped-def]
+            tries.append(self.codec.dtype)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(FrescoTranslator, "translate", translate)
+        (window,) = cut_clip((0, 2), 5)
+        with pytest.raises(NoPictureError, match="NaN"):
+            Translate(translator, canny)(task_of(window), (read(window, FRAMES),), Reports())
+        assert tries == list(dict.fromkeys([dtype, torch.float32]))

@@ -1,0 +1,114 @@
+"""Tasks of the CPU pool: each does its part of a block, and loads only what it needs."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fresco_core.keyframes import Batch
+from fresco_core.propagation import PropagationOptions
+from io_pipeline import checkpoint, publish
+from io_pipeline.cpu_stage import CpuStage, CpuTasks
+from io_pipeline.propagate import Propagate
+from io_pipeline.tasks import (
+    DrawMap,
+    LoadCheckpoint,
+    PropagateSegment,
+    PublishClip,
+    PublishWindow,
+    SaveCheckpoint,
+    Translated,
+)
+from io_pipeline.window import BY_CPU, BY_DEVICE
+from tests.io_pipeline.windows import Reports, clip, cut_clip, read
+
+QUICK = PropagationOptions(votes=2, sweeps=1)
+CANNY = {"kind": "canny", "canny_low": 50, "canny_high": 100}
+FRAMES = clip(6)
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> CpuTasks:
+    monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)  # of this process, not a worker's
+    return pickle.loads(pickle.dumps(CpuStage(CANNY, QUICK))).load(Reports())
+
+
+def test_draws_one_map(tasks: CpuTasks) -> None:
+    (window,) = cut_clip((0, 2, 5), 5)
+    block, reports = read(window, FRAMES), Reports()
+    assert tasks(DrawMap(window, 1), (block,), reports) is None
+    assert np.array_equal(block["controls"][BY_CPU, 1], cv2.Canny(FRAMES[2], 50, 100))
+    assert not block["controls"][BY_CPU, ::2].any()
+    assert not block["controls"][BY_DEVICE].any()
+    assert ("map", 0, 1) in reports
+
+
+def test_propagates_a_segment(tasks: CpuTasks) -> None:
+    (window,) = cut_clip((0, 2, 5), 5)
+    blocks = [read(window, FRAMES) for _ in range(2)]
+    for block in blocks:
+        block["keys"][1:] = 255 - FRAMES[[0, 2, 5]]
+    tasks(PropagateSegment(window, 1), (blocks[0],), Reports())
+    Propagate(QUICK)(window, 1, blocks[1], Reports())
+    assert blocks[0]["results"].any()
+    assert np.array_equal(blocks[0]["results"], blocks[1]["results"])
+
+
+def test_saves_and_loads_a_checkpoint(tasks: CpuTasks, tmp_path: Path) -> None:
+    window, *_ = cut_clip((0, 2, 5), 5)
+    block = read(window, FRAMES)
+    block["keys"][:] = 7
+    block["controls"][BY_DEVICE] = 9
+    checkpoint.path(tmp_path, 0).parent.mkdir(parents=True)
+    saved = Translated((Batch((0, 2, 5)),), ("a", "b"), ("beware",))
+    maps = (BY_DEVICE,) * 3
+    tasks(SaveCheckpoint(tmp_path, window, saved, maps), (block,), Reports())
+    other = read(window, FRAMES)
+    reports = Reports()
+    assert tasks(LoadCheckpoint(tmp_path, window), (other,), reports) == saved
+    assert (other["keys"] == 7).all()
+    assert (other["controls"][BY_CPU] == 9).all()
+    assert reports == [("publish", 0, 1)]
+
+
+def test_publishes(tasks: CpuTasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(publish, "publish_window", lambda *arguments: told.append(arguments))
+    monkeypatch.setattr(publish, "publish_clip", lambda *arguments: ("slow",))
+    (window,) = cut_clip((0, 2, 5), 5)
+    block = read(window, FRAMES)
+    encoding: Any = "encoding"
+    task = PublishWindow(tmp_path, window, (BY_CPU,) * 3, encoding)
+    assert tasks(task, (block,), Reports()) is None
+    assert told == [(tmp_path, window, (BY_CPU,) * 3, encoding, block)]
+    plan: Any = "plan"
+    assert tasks(PublishClip(tmp_path, "a", plan, encoding, {}), (), Reports()) == ("slow",)
+
+
+def test_other_tasks_are_refused(tasks: CpuTasks) -> None:
+    with pytest.raises(TypeError, match="no task of the CPU pool: int"):
+        tasks(1, (), Reports())
+
+
+def test_loads_only_what_is_needed() -> None:
+    """Of what is heavy, drawing canny maps and publishing need nothing."""
+    program = """
+import sys
+from fresco_core.propagation import PropagationOptions
+from io_pipeline.cpu_stage import CpuStage
+from io_pipeline.tasks import DrawMap
+from io_pipeline.window import Window
+from io_pipeline import publish, checkpoint
+import numpy as np
+tasks = CpuStage({"kind": "canny"}, PropagationOptions()).load(lambda *_: None)
+window = Window(0, 1, 0, (0,), 64, 64, 1, True, False)
+block = {"frames": np.zeros((1, 64, 64, 3), np.uint8), "controls": np.zeros((2, 1, 64, 64))}
+tasks(DrawMap(window, 0), (block,), lambda *_: None)
+assert not {"torch", "numba", "scipy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
