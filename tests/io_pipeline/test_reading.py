@@ -130,7 +130,6 @@ class TestMeasure:
         self, tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         clip = make_clip(tmp_path / name, frames=48, width=96)
-        monkeypatch.setattr("av.Packet.decode", None, raising=False)
         monkeypatch.setattr("io_pipeline.clip_source.ClipSource.frames", None)
         assert reader(MeasureClip(clip), (), Reports()) == ClipSize(48, 96 * 64)
 
