@@ -20,14 +20,14 @@ Run = Callable[[Worker, Any, tuple[Block, ...]], Awaitable[Any]]
 
 
 class Readers:
-    """Reader processes, started when needed and used again."""
+    """Reader processes, started when needed and used again: `workers` are all of them."""
 
     def __init__(self, stage: Stage, decoder: str, *, deadlines: Mapping[str, float]) -> None:
         self._stage = stage
         self._decoder = decoder
         self._deadlines = deadlines
         self._idle: list[Worker] = []
-        self._all: list[Worker] = []
+        self.workers: list[Worker] = []
 
     @asynccontextmanager
     async def open(
@@ -40,9 +40,9 @@ class Readers:
             worker = free[-1]
             self._idle.remove(worker)
         else:
-            name = f"reader {len(self._all) + 1}"
+            name = f"reader {len(self.workers) + 1}"
             worker = Worker(name, self._stage, deadlines=self._deadlines)
-            self._all.append(worker)
+            self.workers.append(worker)
         try:
             yield Reader(worker, clip, self._decoder, run, on_warning)
         finally:
@@ -50,7 +50,7 @@ class Readers:
 
     async def close(self) -> None:
         """Stop all."""
-        await asyncio.gather(*(worker.stop() for worker in self._all))
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
 
 
 class Reader:

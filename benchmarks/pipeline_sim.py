@@ -1,0 +1,473 @@
+"""The real scheduler, blocks and worker processes with stages that only hold their device.
+
+    python -m benchmarks.pipeline_sim [--run 2.9] [--scale 0.05] [--only cpus,memory,...]
+
+Prints a table for each question and fails when a bound is missed. Times are those of one H200 and
+its host, shorter by the scale; what the scheduler itself takes is not, so that it weighs as many
+times more than in a real run. Eight devices that count as GPUs, 128 cores as processes that sleep.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.simulated import (
+    CpuStage,
+    DeviceStage,
+    Durations,
+    ReaderStage,
+    plan_clip,
+    write_clip,
+)
+from daemon.config import Layer, merge
+from daemon.jobs import Job, JobResult, Outcome
+from daemon.order import longest_first
+from daemon.pipeline import Pipeline
+from daemon.setup import open_workshop
+from daemon.timeline import Spans, Timeline
+from daemon.workshop import Workshop
+from io_pipeline.window import Window, windows
+
+GPUS, CORES = 8, 128
+BATCH_SIZE = 8
+MIB, GIB = 2**20, 2**30
+# A quarter of the area of 512x512, and so a quarter of the memory that eight GPUs have by default.
+SIDE, MEMORY = 256, f"{(GPUS + 1) * 256}MiB"
+
+
+class Silent:
+    """A `daemon.progress.Progress` that shows only what went wrong."""
+
+    def end(self, job: Job, result: JobResult) -> None:
+        if result.outcome is not Outcome.DONE:
+            raise SystemExit(f"{job.name}: {result.outcome}: {result.reason}")
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args: None
+
+
+@dataclass
+class Table:
+    """Figures with their bounds, printed as they come."""
+
+    missed: list[str] = field(default_factory=list)
+
+    def head(self, title: str) -> None:
+        print(f"\n### {title}\n\n| | figure | bound |\n| --- | --- | --- |")
+
+    def row(self, what: str, figure: str, bound: str = "", kept: bool = True) -> None:
+        print(f"| {what} | {figure} | {bound}{'' if kept else ' **missed**'} |", flush=True)
+        if not kept:
+            self.missed.append(what)
+
+
+@dataclass
+class Simulation:
+    """A workshop of simulated stages whose processes are up, and its clips."""
+
+    folder: Path
+    durations: Durations
+    workshop: Workshop
+    timeline: Timeline
+    settings: Any
+    log: Path
+
+    async def run(self, name: str, clips: Sequence[tuple[int, ...]]) -> list[Job]:
+        """Take clips (`write_clip`'s frames, width, height, interval) through the pipeline."""
+        jobs = [self.clip(f"{name}-{i}", *clip) for i, clip in enumerate(clips)]
+        await self.pipeline().run(await self.order(jobs))
+        return jobs
+
+    def pipeline(self) -> Pipeline:
+        output = self.folder / "output"
+        return Pipeline(self.workshop, self.settings, output, Silent(), identity={})
+
+    async def order(self, jobs: Sequence[Job]) -> list[Job]:
+        return await longest_first(jobs, self.workshop.readers, self.workshop.cores.total)
+
+    def clip(self, name: str, frames: int, *shape: int) -> Job:
+        path = self.folder / f"{name}.sim"
+        write_clip(path, frames, *(shape or (SIDE, SIDE)))
+        return Job(path, path.with_suffix(".txt"), name)
+
+    def processes(self) -> list[Any]:
+        """All workers."""
+        shop = self.workshop
+        devices = [device.worker for device in shop.devices.all]
+        return [*shop.pool.workers, *devices, *shop.readers.workers]
+
+    def traffic(self) -> int:
+        """Bytes that went through all sockets."""
+        return sum(worker.traffic for worker in self.processes())
+
+
+@asynccontextmanager
+async def simulation(
+    folder: Path, durations: Durations, cores: int = CORES, memory: str = MEMORY, gpus: int = GPUS
+) -> AsyncIterator[Simulation]:
+    """A workshop as `frescod run` opens it, its processes started."""
+    settings = merge(
+        Layer(
+            "simulation",
+            {
+                "cpu.cores": cores,
+                "prefetch.memory": memory,
+                "key_frames.batch_size": BATCH_SIZE,
+            },
+        )
+    )
+    log = folder / "segments"
+    log.touch()
+    stages = SimpleNamespace(
+        devices=tuple(f"cuda:{i}" for i in range(gpus)),
+        reader=ReaderStage(durations, BATCH_SIZE),
+        cpu=CpuStage(durations, log),
+        device=lambda name: DeviceStage(name, durations),
+    )
+    timeline = Timeline()
+    shop = open_workshop(settings, stages, timeline, print, lambda: None)
+    try:
+        await shop.start()
+        await asyncio.gather(*(shop.pool.run(None) for _ in shop.pool.workers))
+        devices = await asyncio.gather(*(shop.devices.take(1) for _ in shop.devices.all))
+        for device in devices:
+            shop.devices.give(device)
+        yield Simulation(folder, durations, shop, timeline, settings, log)
+    finally:
+        await shop.close()
+
+
+def frames_of(count: int) -> int:
+    """Frames of a clip of so many windows, with a key frame every fifth: 8 in the first, then 6."""
+    return 5 * (6 * count + 1) + 1
+
+
+def windows_of(jobs: Sequence[Job]) -> list[Window]:
+    """All windows of the clips."""
+    plans = [plan_clip(job.clip, BATCH_SIZE) for job in jobs]
+    return [w for plan in plans for w in windows(plan, steps=15, control=True, flows=False)]
+
+
+def mixed(count: int, longest: int) -> list[tuple[int, ...]]:
+    """Clips of 1 to ``longest`` windows, as many between n and 2n as between 2n and 4n."""
+    lengths = random.Random(0)
+    return [(frames_of(round(longest ** lengths.random())),) for _ in range(count)]
+
+
+# --- what the timeline tells -------------------------------------------------------------------
+
+
+def chosen(spans: Spans, run: str, name: str) -> Any:
+    """Which spans are work of a stage, in the clips of one run."""
+    of_run = np.array([job.startswith(f"{run}-") for job in spans.jobs])
+    return spans.of(name=name, work=True) & of_run[spans.job]
+
+
+def extent(spans: Spans, which: Any) -> tuple[float, float]:
+    """From the first beginning to the last end."""
+    return float(spans.begin[which].min()), float(spans.end[which].max())
+
+
+def share(spans: Spans, which: Any, tracks: int, first: float, last: float) -> float:
+    """How much of the time of so many tracks the chosen spans take."""
+    return spans.seconds(which, first, last) / (tracks * (last - first))
+
+
+def saturated(spans: Spans, which: Any, count: int) -> tuple[float, float]:
+    """From the first to the last moment at which so many spans went on at once."""
+    times = np.concatenate([spans.begin[which], spans.end[which]])
+    change = np.repeat([1, -1], which.sum())
+    order = np.lexsort((change, times))  # ends before beginnings
+    full = times[order][np.cumsum(change[order]) >= count]
+    return (float(full.min()), float(full.max())) if len(full) else (0.0, 0.0)
+
+
+# --- the questions -----------------------------------------------------------------------------
+
+
+async def devices(table: Table, folder: Path, options: Any) -> None:
+    """1, 3, 4: devices never wait where CPUs suffice; no fixed split; what scheduling costs."""
+    durations = Durations(scale=options.scale, run=options.run)
+    async with simulation(folder, durations) as sim:
+        before, sent = cpu_seconds(), sim.traffic()
+        jobs = await sim.run("enough", mixed(round(7 * options.size), 30))
+        cpu, sent = cpu_seconds() - before, sim.traffic() - sent
+        report_enough(table, sim, jobs)
+        report_overhead(table, sim, jobs, cpu, sent)
+        long = round(8 * options.size)
+        clips = [(frames_of(long),), *[(frames_of(6),)] * round(7 * long / 6)]
+        random.Random(0).shuffle(clips)
+        report_mix(table, sim, await sim.run("mix", clips))
+
+
+def report_enough(table: Table, sim: Simulation, jobs: Sequence[Job]) -> None:
+    spans = sim.timeline.spans()
+    work = chosen(spans, "enough", "translate")
+    first, last = extent(spans, work)
+    busy = share(spans, work, GPUS, first, last)
+    own = []
+    for track in set(spans.track[work]):
+        mine = work & (spans.track == track)
+        own.append(share(spans, mine, 1, *extent(spans, mine)))
+    cores = sim.workshop.cores.total
+    pool = (spans.of("cpu", work=True) | spans.of("reader", work=True)) & (spans.begin < last)
+    count = len(windows_of(jobs))
+    scale = sim.durations.scale
+    table.head(f"CPUs suffice: {GPUS} GPUs, {cores} cores, a run of {sim.durations.run} s")
+    table.row("clips, windows", f"{len(jobs)}, {count}")
+    table.row("translate stage", f"{(last - first) / scale:.0f} s ({last - first:.1f} s here)")
+    table.row("GPUs busy, first to last translation", percent(busy), "≥ 97 %", busy >= 0.97)
+    table.row("each GPU, from its own first to its own last", percent(float(np.mean(own))))
+    table.row("worst GPU, from its own first to its own last", percent(min(own)))
+    table.row("cores busy meanwhile", percent(share(spans, pool, cores, first, last)))
+
+
+def report_overhead(
+    table: Table, sim: Simulation, jobs: Sequence[Job], cpu: float, sent: int
+) -> None:
+    all_windows = windows_of(jobs)
+    count = len(all_windows)
+    each = cpu / count
+    delays = segment_delays(sim.log)
+    layouts = sum(window.layout().nbytes for window in all_windows)
+    table.head("What scheduling costs")
+    table.row("supervisor, CPU time a window", f"{1e3 * each:.1f} ms")
+    for seconds in (17.06, 2.1):
+        load = each / seconds
+        bound = "< 2 % of a core a GPU"
+        table.row(f"at {seconds} s a window", f"{100 * load:.2f} %", bound, load < 0.02)
+    middle, worst = 1e3 * float(np.median(delays)), 1e3 * max(delays)
+    table.row(
+        "key frames ready to first propagation, median", f"{middle:.1f} ms", "< 20 ms", middle < 20
+    )
+    table.row("worst", f"{worst:.1f} ms", "< 20 ms", worst < 20)
+    table.row("through sockets, a window", f"{sent / count / 1024:.1f} KiB")
+    table.row(
+        f"in blocks, a window of {SIDE}x{SIDE}",
+        f"{layouts / count / MIB:.1f} MiB: {layouts / sent:.0f} times as much",
+    )
+
+
+def segment_delays(log: Path) -> list[float]:
+    """Seconds from a window's key frames, on the device, to its first segment, in the worker."""
+    first: dict[float, float] = {}
+    for line in log.read_text().splitlines():
+        ready, begun = map(float, line.split())
+        first[ready] = min(begun, first.get(ready, begun))
+    return [begun - ready for ready, begun in first.items()]
+
+
+def report_mix(table: Table, sim: Simulation, jobs: Sequence[Job]) -> None:
+    spans = sim.timeline.spans()
+    first, last = extent(spans, chosen(spans, "mix", "translate"))
+    took = (last - first) / sim.durations.scale
+    per_clip = [
+        sum(sim.durations.key_frame * len(window.key_numbers) for window in windows_of([job]))
+        for job in jobs
+    ]
+    bound = max(max(per_clip), sum(per_clip) / GPUS)
+    cores = sim.workshop.cores.total
+    split = [sum(per_clip[i::GPUS]) for i in range(GPUS)]
+    script = [sum(alone(sim, job, cores // GPUS) for job in jobs[i::GPUS]) for i in range(GPUS)]
+    table.head(f"One long clip and {len(jobs) - 1} short ones")
+    table.row("lower bound: longest clip, or work over GPUs", f"{bound:.0f} s")
+    table.row(
+        "translate stage", f"{took:.0f} s: {took / bound:.3f}", "≤ 1.05", took <= 1.05 * bound
+    )
+    table.row("fixed split, translation alone", f"{max(split):.0f} s: {max(split) / bound:.2f}")
+    table.row(
+        "fixed split, a GPU idle while its clip is read and propagated",
+        f"{max(script):.0f} s: {max(script) / bound:.2f}",
+    )
+
+
+def alone(sim: Simulation, job: Job, cores: int) -> float:
+    """Seconds for a clip whose steps follow one another: the published script's way."""
+    durations = sim.durations
+    seconds = 0.0
+    segments: list[float] = []
+    for window in windows_of([job]):
+        keys = len(window.key_numbers)
+        seconds += durations.decode * window.frame_count
+        seconds += (durations.device_map + durations.key_frame) * keys
+        segments += [durations.segment(end - begin - 1) for begin, end in window.segments]
+    return seconds + -(-len(segments) // cores) * max(segments, default=0.0)
+
+
+async def cpus(table: Table, folder: Path, options: Any) -> None:
+    """2: cores never wait where they do not suffice."""
+    durations = Durations(scale=0.6 * options.scale, run=6.0)
+    async with simulation(folder, durations) as sim:
+        jobs = await sim.run("scarce", mixed(round(10 * options.size), 30))
+        spans = sim.timeline.spans()
+    cores = sim.workshop.cores.total
+    work = spans.of("cpu", work=True) | spans.of("reader", work=True)
+    first, last = extent(spans, chosen(spans, "scarce", "propagate"))
+    full = saturated(spans, work, cores)
+    busy = share(spans, work, cores, *full)
+    translated = chosen(spans, "scarce", "translate")
+    table.head(f"CPUs do not suffice: {GPUS} GPUs, {cores} cores, a run of {durations.run} s")
+    table.row("clips, windows", f"{len(jobs)}, {len(windows_of(jobs))}")
+    table.row("first to last propagation", f"{(last - first) / durations.scale:.0f} s")
+    table.row(
+        "cores busy, first to last propagation", percent(share(spans, work, cores, first, last))
+    )
+    table.row(
+        "from all busy first to all busy last", f"{(full[1] - full[0]) / durations.scale:.0f} s"
+    )
+    table.row("cores busy then", percent(busy), "≥ 97 %", busy >= 0.97)
+    table.row("GPUs busy", percent(share(spans, translated, GPUS, *extent(spans, translated))))
+
+
+async def memory(table: Table, folder: Path, options: Any) -> None:
+    """5: shared memory as the kernel counts it, and clips that only wait."""
+    limit = "2GiB"
+    durations = Durations(scale=0.02)
+    tall = [(8 * 10 + 1 + 60, 2048, 1024, 10)] * 3
+    clips = [*tall, *[(frames_of(4), 512, 512)] * 10, *[(frames_of(4), 256, 256)] * 10]
+    random.Random(0).shuffle(clips)
+    async with simulation(folder, durations, cores=GPUS + 16, memory=limit) as sim:
+        sampler = Sampler([os.getpid(), *(worker.pid for worker in sim.processes())])
+        sampling = asyncio.create_task(sampler.sample())
+        jobs = await sim.run("sizes", clips)
+        sampling.cancel()
+        peak = sim.workshop.memory.peak
+    sizes = {window.layout().nbytes for window in windows_of(jobs)}
+    table.head(f"prefetch.memory = {limit}")
+    table.row("windows of", f"{min(sizes) / MIB:.0f} to {max(sizes) / MIB:.0f} MiB")
+    table.row("granted at once, at most", f"{peak / MIB:.0f} MiB", "≤ 2048 MiB", peak <= 2 * GIB)
+    table.row(
+        f"allocated at once, at most ({sampler.count} samples)",
+        f"{sampler.peak / MIB:.0f} MiB",
+        "≤ 2048 MiB",
+        sampler.peak <= 2 * GIB,
+    )
+    table.row(
+        "blocks mapped by the supervisor, at most",
+        str(sampler.mapped),
+        "0",
+        sampler.mapped == 0,
+    )
+
+
+@dataclass
+class Sampler:
+    """What processes hold of blocks, by what the kernel says."""
+
+    pids: Sequence[int]
+    peak: int = 0
+    mapped: int = 0
+    count: int = 0
+
+    async def sample(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.peak = max(self.peak, allocated(self.pids))
+            maps = Path("/proc/self/maps").read_text()
+            self.mapped = max(self.mapped, maps.count("memfd:frescod"))
+            self.count += 1
+            await asyncio.sleep(0.02)
+
+
+def allocated(pids: Sequence[int]) -> int:
+    """Bytes of memory in all blocks that any of the processes holds."""
+    blocks: dict[int, int] = {}
+    for pid in pids:
+        with suppress(FileNotFoundError):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(FileNotFoundError):
+                    if os.readlink(entry.path).startswith("/memfd:frescod"):
+                        status = os.stat(entry.path)
+                        blocks[status.st_ino] = status.st_blocks * 512
+    return sum(blocks.values())
+
+
+async def queue(table: Table, folder: Path, options: Any) -> None:
+    """5: what a thousand clips cost that only wait."""
+    few, many = (queued(count) for count in (10, 1000))
+    more = many["resident"] - few["resident"]
+    table.head("A thousand clips queued")
+    table.row("supervisor's memory in full swing, 10 clips", f"{few['resident'] / MIB:.1f} MiB")
+    table.row("1,000 clips", f"{many['resident'] / MIB:.1f} MiB")
+    table.row("more", f"{more / MIB:.1f} MiB", "≤ 10 MiB", more <= 10 * MIB)
+    table.row("until the first translation, 10 clips", f"{few['seconds']:.1f} s")
+    table.row("1,000 clips", f"{many['seconds']:.1f} s")
+
+
+def queued(count: int) -> dict[str, float]:
+    """What another process measures."""
+    command = [sys.executable, "-m", "benchmarks.pipeline_sim", f"--queued={count}"]
+    found: dict[str, float] = json.loads(subprocess.check_output(command))
+    return found
+
+
+async def measure_queue(folder: Path, count: int) -> dict[str, float]:
+    """Memory of this process, and the time until the first translation, with so many clips."""
+    async with simulation(folder, Durations(scale=0.05), cores=GPUS + 24) as sim:
+        jobs = [sim.clip(f"queued-{i}", frames_of(12)) for i in range(count)]
+        begin = sim.timeline.now()
+        running = asyncio.create_task(sim.pipeline().run(await sim.order(jobs)))
+        await asyncio.sleep(6)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        spans = sim.timeline.spans()
+        first, _ = extent(spans, chosen(spans, "queued", "translate"))
+        running.cancel()
+        await asyncio.wait([running])
+    return {"resident": pages * resource.getpagesize(), "seconds": first - begin}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def percent(figure: float) -> str:
+    return f"{100 * figure:.1f} %"
+
+
+QUESTIONS = {"devices": devices, "cpus": cpus, "memory": memory, "queue": queue}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; 1 when a bound is missed."""
+    parser = argparse.ArgumentParser(description="The scheduler with simulated stages")
+    parser.add_argument("--run", type=float, default=2.9, help="core seconds of a propagation run")
+    parser.add_argument("--scale", type=float, default=0.05, help="all times are scaled by this")
+    parser.add_argument("--size", type=float, default=7, help="how much there is to do")
+    parser.add_argument("--only", default=",".join(QUESTIONS), help="questions, by comma")
+    parser.add_argument("--queued", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    table = Table()
+    with tempfile.TemporaryDirectory() as name:
+        if options.queued:
+            print(json.dumps(asyncio.run(measure_queue(Path(name), options.queued))))
+            return 0
+        for question in options.only.split(","):
+            begin = time.monotonic()
+            folder = Path(name) / question
+            folder.mkdir()
+            asyncio.run(QUESTIONS[question](table, folder, options))
+            print(f"\n({question}: {time.monotonic() - begin:.0f} s)", file=sys.stderr)
+    for what in table.missed:
+        print(f"missed: {what}", file=sys.stderr)
+    return int(bool(table.missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
