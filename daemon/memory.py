@@ -70,11 +70,10 @@ class Memory:
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if not future.cancelled():
                 self.release(account, nbytes)
             else:
-                self._requests.remove(request)
-                self._grant()
+                self._grant()  # it may have stood in the way of others
             raise
 
     def release(self, account: Account, nbytes: int) -> None:
@@ -97,6 +96,7 @@ class Memory:
         self._on_change(self.used)
 
     def _grant(self) -> None:
+        self._requests = [request for request in self._requests if not request.granted.done()]
         for request in list(self._requests):
             ahead = request.account.ahead
             if ahead and self._ahead + request.nbytes > self.total // 2:
