@@ -1,0 +1,258 @@
+"""Who gets which device, and what becomes of one that dies. Workers are played by the test."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from daemon import devices
+from daemon.devices import DeviceError, Devices
+from daemon.workers import WorkerDied
+from fresco_core.errors import FrescodError, ModelsError
+from io_pipeline.worker import TaskError
+
+
+class FakeWorker:
+    """Does what ``plan[name]`` says at its next start: an error, or None for all is well."""
+
+    plan: dict[str, list[Exception | None]]
+
+    def __init__(self, name: str, stage: Any, *, deadlines: Any, threads: int) -> None:
+        self.name, self.stage, self.threads = name, stage, threads
+        self.alive = self.stopped = False
+        self.starts = 0
+
+    async def start(self) -> Any:
+        assert not self.alive
+        self.starts += 1
+        await asyncio.sleep(0)
+        steps = self.plan.get(self.name, [])
+        error = steps.pop(0) if steps else None
+        if error is not None:
+            raise error
+        self.alive = True
+        return {"device": self.name}
+
+    async def stop(self) -> None:
+        self.alive, self.stopped = False, True
+
+
+@pytest.fixture(autouse=True)
+def plan(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Exception | None]]:
+    monkeypatch.setattr(devices, "Worker", FakeWorker)
+    FakeWorker.plan = {}
+    return FakeWorker.plan
+
+
+class Rig:
+    """Devices, and what they told."""
+
+    def __init__(self, *names: str) -> None:
+        self.told: list[str] = []
+        self.devices = Devices(
+            names, lambda name: name, deadlines={}, threads=3, on_event=self.told.append
+        )
+
+    def worker(self, name: str) -> Any:
+        return next(device.worker for device in self.devices.all if device.name == name)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(10):
+            await test()
+
+    asyncio.run(limited())
+
+
+async def turns(count: int = 40) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_names_stages_and_threads() -> None:
+    rig = Rig("cuda:0", "cpu", "cpu")
+    assert [device.name for device in rig.devices.all] == ["cuda:0", "cpu 1", "cpu 2"]
+    assert [device.is_gpu for device in rig.devices.all] == [True, False, False]
+    workers: list[Any] = [device.worker for device in rig.devices.all]
+    assert [worker.stage for worker in workers] == ["cuda:0", "cpu", "cpu"]
+    assert {worker.threads for worker in workers} == {3}
+
+
+def test_the_longest_clip_first_and_equal_ones_as_they_came() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0")
+        got: list[str] = []
+
+        async def take(name: str, length: int, again: bool = False) -> None:
+            device = await rig.devices.take(length, again)
+            got.append(name)
+            await asyncio.sleep(0)
+            rig.devices.give(device)
+
+        waiting = [("short", 1), ("long", 9), ("middle", 5), ("also long", 9)]
+        tasks = [asyncio.create_task(take(*clip)) for clip in waiting]
+        tasks.append(asyncio.create_task(take("had one", 2, again=True)))
+        await turns()
+        rig.devices.start()
+        await asyncio.gather(*tasks)
+        assert got == ["had one", "long", "also long", "middle", "short"]
+
+    run(test)
+
+
+def test_what_died_at_work_is_started_again() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0")
+        rig.devices.start()
+        device = await rig.devices.take(1)
+        rig.worker("cuda:0").alive = False
+        rig.devices.died(device)
+        rig.devices.give(device)
+        assert await rig.devices.take(1) is device
+        assert rig.worker("cuda:0").starts == 2
+        assert not device.lost
+
+    run(test)
+
+
+def test_what_died_unused_is_not_handed_out() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        rig.devices.start()
+        await turns()
+        rig.worker("cuda:0").alive = False
+        first, second = await rig.devices.take(1), await rig.devices.take(1)
+        assert (first.name, second.name) == ("cuda:1", "cuda:0")
+        assert second.worker.alive
+        assert len(second.deaths) == 1
+
+    run(test)
+
+
+def test_a_death_while_loading_is_told_and_tried_again(
+    plan: dict[str, list[Exception | None]],
+) -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0")
+        plan["cuda:0"] = [WorkerDied("killed by SIGKILL"), None]
+        rig.devices.start()
+        await rig.devices.take(1)
+        assert rig.told == ["cuda:0: killed by SIGKILL; started again"]
+
+    run(test)
+
+
+def test_five_restarts_within_a_minute_are_enough(
+    plan: dict[str, list[Exception | None]],
+) -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        plan["cuda:0"] = [WorkerDied("exit code 1")] * 9
+        rig.devices.start()
+        await turns()
+        assert rig.worker("cuda:0").starts == 6
+        assert rig.devices.all[0].lost
+        assert rig.told[-1].startswith("cuda:0 is lost, the others carry on: 5 restarts in 60 s")
+        device = await rig.devices.take(1)
+        assert device.name == "cuda:1"
+        assert await rig.devices.facts() == {"device": "cuda:1"}
+
+    run(test)
+
+
+def test_a_death_now_and_then_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        clock = [0.0]
+        monkeypatch.setattr(devices, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+        rig = Rig("cuda:0")
+        rig.devices.start()
+        for _ in range(20):
+            device = await rig.devices.take(1)
+            clock[0] += 13
+            rig.worker("cuda:0").alive = False
+            rig.devices.died(device)
+            rig.devices.give(device)
+        assert not device.lost
+
+    run(test)
+
+
+def test_no_device_is_left(plan: dict[str, list[Exception | None]]) -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        plan["cuda:0"] = plan["cuda:1"] = [WorkerDied("exit code 1")] * 12
+        waiting = [asyncio.create_task(rig.devices.take(i)) for i in range(3)]
+        rig.devices.start()
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(DeviceError, match="no device is left") as caught:
+            await rig.devices.take(1)  # nor for those that come later
+        with pytest.raises(DeviceError):
+            await rig.devices.facts()
+        assert caught.value.exit_code == 69
+        assert all(error is rig.devices.failure for error in errors)
+
+    run(test)
+
+
+def test_missing_models_are_everybodys_error(plan: dict[str, list[Exception | None]]) -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        error = ModelsError("no weights: run frescod models pull")
+        plan["cuda:1"] = [error]
+        plan["cuda:0"] = [WorkerDied("exit code 1")] * 3
+        waiting = [asyncio.create_task(rig.devices.take(i)) for i in range(3)]
+        rig.devices.start()
+        assert set(await asyncio.gather(*waiting, return_exceptions=True)) == {error}
+        assert error.exit_code == 78
+        assert rig.devices.failure is error
+
+    run(test)
+
+
+def test_an_unexpected_error_in_loading_loses_the_device(
+    plan: dict[str, list[Exception | None]],
+) -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        plan["cuda:0"] = [TaskError("RuntimeError", "CUDA error", "trace")]
+        plan["cuda:1"] = [None, TaskError("RuntimeError", "CUDA error", "trace")]
+        rig.devices.start()
+        device = await rig.devices.take(1)
+        assert rig.told == ["cuda:0 is lost, the others carry on: RuntimeError: CUDA error"]
+        rig.worker("cuda:1").alive = False
+        rig.devices.give(device)
+        with pytest.raises(FrescodError, match="CUDA error"):
+            await rig.devices.take(1)
+
+    run(test)
+
+
+def test_who_gives_up_waiting_leaves_the_device_to_the_next() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0")
+        rig.devices.start()
+        device = await rig.devices.take(1)
+        one, two, three = (asyncio.create_task(rig.devices.take(9 - i)) for i in range(3))
+        await turns()
+        one.cancel()  # waiting
+        rig.devices.give(device)  # for the second,
+        two.cancel()  # who will not have it
+        assert await three is device
+        assert one.cancelled()
+        assert two.cancelled()
+
+    run(test)
+
+
+def test_close_ends_what_is_starting_too() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        rig.devices.start()
+        await rig.devices.close()
+        workers: list[Any] = [device.worker for device in rig.devices.all]
+        assert all(worker.stopped and not worker.alive for worker in workers)
+
+    run(test)
