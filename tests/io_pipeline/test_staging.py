@@ -109,6 +109,23 @@ class TestProgress:
         assert publishing.open(fresh=True) == NOTHING
         assert publishing.open() == NOTHING
 
+    def test_what_is_half_removed_is_not_continued(
+        self, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publishing.open()
+        publishing.save(0)
+        publishing.window(0)
+
+        def die_half_way(path: Path) -> None:
+            (path / "windows" / "0000" / "blend.mp4").unlink()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(staging, "remove", die_half_way)
+            with pytest.raises(KeyboardInterrupt):
+                publishing.open(fresh=True)
+        assert publishing.open() == NOTHING
+
     @pytest.mark.parametrize("text", ["", "[]", '{"a": ', "\xff"])
     def test_an_identity_that_cannot_be_read(self, publishing: Publishing, text: str) -> None:
         publishing.open()
