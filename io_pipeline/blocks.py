@@ -30,7 +30,7 @@ ALIGNMENT = 64  # a cache line; more than any dtype or vector instruction asks f
 MIB = 1 << 20
 
 
-class BlockError(FrescodError, MemoryError):
+class BlockError(FrescodError):
     """There is no memory, or no descriptor, for a block."""
 
 

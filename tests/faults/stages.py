@@ -100,6 +100,20 @@ def keep_the_lock(blocks: Blocks, report: Report) -> None:
     sum(range(10**11))
 
 
+def hang_after(count: int, blocks: Blocks, report: Report) -> None:
+    for i in range(count):
+        time.sleep(0.05)
+        report("step", i, count)
+    time.sleep(600)
+
+
+def hang_once(mark: Path, value: Any, blocks: Blocks, report: Report) -> Any:
+    if not mark.exists():
+        mark.touch()
+        time.sleep(600)
+    return value
+
+
 def ignore_sigterm(blocks: Blocks, report: Report) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)

@@ -21,7 +21,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fresco_core.errors import FrescodError
 from io_pipeline import blocks
 from io_pipeline.blocks import ALIGNMENT, Block, BlockError, Layout, available_memory
 from io_pipeline.channel import Channel, ChannelClosed
@@ -266,11 +265,6 @@ def test_a_block_that_cannot_be_created_leaves_nothing():
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert descriptors() == before
-
-
-def test_a_lack_of_memory_is_both_kinds_of_error():
-    assert issubclass(BlockError, FrescodError)
-    assert issubclass(BlockError, MemoryError)
 
 
 def test_control_groups_limit_what_is_available(monkeypatch, tmp_path):
