@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from daemon.workers import Worker
+from daemon.worker import Worker
 from io_pipeline.blocks import Block, Layout
 from tests.faults import stages
 from tests.faults.stages import Calls, task

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from daemon.workers import Worker, WorkerDied
+from daemon.worker import Worker, WorkerDied
 from io_pipeline.blocks import Block, BlockError, Layout, available_memory
 from tests.faults import stages
 from tests.faults.stages import Calls, task
