@@ -99,13 +99,13 @@ def _decoding_order(chunks: Sequence[Path]) -> list[int]:
     for chunk in chunks:
         with _open(chunk) as container:
             found = bytes(container.streams.video[0].codec_context.extradata or b"")
+            shown = [packet.pts for packet in _demux(container, chunk)]
         if header is None:
             header = found
         if found != header:
             raise FrescodError(
                 f"{chunk}: was encoded otherwise than the windows before it; run again with --force"
             )
-        shown = [packet.pts for packet in _packets([chunk])]
         place = {time: len(order) + rank for rank, time in enumerate(sorted(shown))}
         order += [place[time] for time in shown]
     return order
@@ -122,12 +122,16 @@ def _packets(chunks: Sequence[Path]) -> Iterator[Any]:
     """The packets of all chunks, in decoding order."""
     for chunk in chunks:
         with _open(chunk) as container:
-            try:
-                for packet in container.demux(video=0):
-                    if packet.size:
-                        yield packet
-            except av.error.FFmpegError as error:
-                raise _unreadable(chunk, error) from error
+            yield from _demux(container, chunk)
+
+
+def _demux(container: Any, chunk: Path) -> Iterator[Any]:
+    try:
+        for packet in container.demux(video=0):
+            if packet.size:
+                yield packet
+    except av.error.FFmpegError as error:
+        raise _unreadable(chunk, error) from error
 
 
 def _let_go(container: Any) -> None:

@@ -172,3 +172,17 @@ def test_sound_that_cannot_be_read(tmp_path: Path) -> None:
         writer.write(picture(0, 32, 32))
     with pytest.raises(ClipError, match="its sound cannot be read"):
         join(tmp_path / "out.mp4", [tmp_path / "0.mp4"], info, sound_from=tmp_path / "none.mp4")
+
+
+def test_real_clips(clips_dir: Path, tmp_path: Path) -> None:
+    clips = sorted(clips_dir.glob("*.mp4"))
+    assert clips
+    for clip in clips:
+        info = scan_clip(clip)
+        folder = tmp_path / clip.stem
+        folder.mkdir()
+        cuts = range(31, info.frame_count, 31)
+        result = joined(folder, info, cuts, sound=True, crf=18, preset="ultrafast")
+        before, after = probe(clip), probe(result)
+        assert (after.times, after.rate, after.sound) == (before.times, before.rate, before.sound)
+        assert (after.width, after.height) == (before.width, before.height)
