@@ -190,8 +190,13 @@ class Workshop:
         """Let go of a window's block, once nobody draws into it any more."""
         await work.settle()
         clip.windows.discard(work)
-        work.block.close()
-        self.memory.release(clip.account, work.block.nbytes)
+
+        async def free() -> None:
+            # The kernel takes a quarter of a second for a GiB, in which no device would be served.
+            await asyncio.to_thread(work.block.close)
+            self.memory.release(clip.account, work.block.nbytes)
+
+        await asyncio.shield(free())
 
     async def clear(self, clip: ClipWork) -> None:
         """Take everything back from a clip that has failed, once no worker uses it any more."""
