@@ -9,7 +9,7 @@ as often as the real one does.
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ class Durations:
     frame: float = 0.25
     publish: float = 0.03
     scale: float = 1.0
+
+    def on_faster_cores(self, times: float) -> "Durations":
+        """What cores do takes so many times less."""
+        names = ("decode", "control_map", "run", "frame", "publish")
+        return replace(self, **{name: getattr(self, name) / times for name in names})
 
     def hold(
         self, seconds: float, tell: Callable[[int], None] | None = None, parts: int = 1
