@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fresco_core.errors import ClipError
 from io_pipeline.colour import Colour
+from io_pipeline.container import open_container
 
 # Containers a clip may come in. A list of its own keeps text files from being read as playlists.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf"
@@ -36,11 +37,7 @@ class ClipSource(AbstractContextManager["ClipSource"]):
         self.last_duration = 0
         _refuse_no_file(path)
         try:
-            self._container = av.open(
-                str(path.absolute()),
-                options={"format_whitelist": _FORMATS},
-                metadata_errors="replace",
-            )
+            self._container = open_container(path, {"format_whitelist": _FORMATS})
         except (av.error.FFmpegError, OSError, ValueError) as error:
             problem = f"not a video that can be read ({_reason(error)}); {_COPY_AGAIN}"
             if _is_cut(path, "mp4"):

@@ -9,6 +9,7 @@ import av
 import av.error
 
 from fresco_core.errors import ClipError
+from io_pipeline.container import open_container
 
 # What an mp4 can hold as it is. Everything else (PCM of .avi and .mov above all, which browsers do
 # not play from mp4) is encoded as AAC.
@@ -161,7 +162,7 @@ class _Encoded:
 
 def _open(source: Path) -> Any:
     try:
-        return av.open(str(source.absolute()), metadata_errors="replace")
+        return open_container(source)
     except (av.error.FFmpegError, OSError) as error:
         raise ClipError(
             f"{source}: its sound cannot be read ({error.strerror}); copy the file again"

@@ -51,7 +51,7 @@ class OpenClip:
 class ReadWindow:
     """Fill ``frames`` of the next window of the open clip. For a reader.
 
-    The first to touch a block: it allocates the memory, and raises MemoryError where there is none.
+    The first to touch a block: it allocates the memory, and raises BlockError where there is none.
     """
 
     window: Window

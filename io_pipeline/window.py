@@ -4,6 +4,7 @@ Shapes: T frames of a window, K new key frames, S sampling steps, H x W working 
 W/8 latent grid, RGB.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Window:
         Segment i ends at new key frame i, or, in a clip's first window, at key frame i + 1.
         """
         ends = self.key_offsets if self.index == 0 else (0, *self.key_offsets)
-        return tuple(zip(ends, ends[1:], strict=False))
+        return tuple(itertools.pairwise(ends))
 
     @property
     def new_frames(self) -> slice:
