@@ -14,7 +14,6 @@ import click
 from daemon.base_config import read_base_config
 from daemon.config import Layer, checked, merge, read_toml, to_toml
 from daemon.jobs import printable
-from daemon.one_shot import run_folder
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
 
@@ -179,6 +178,8 @@ def run(
     settings or missing weights.
     """
     settings, warnings = gather_settings(**options)
+    from daemon.one_shot import run_folder
+
     try:
         return run_folder(
             video_folder,

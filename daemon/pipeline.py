@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from daemon.failures import first_cause, reason
@@ -14,7 +14,7 @@ from daemon.progress import Progress
 from daemon.settings import Settings
 from daemon.work import ClipWork, WindowWork
 from daemon.workshop import Workshop
-from fresco_core.errors import ClipError
+from fresco_core.errors import ClipError, FrescodError
 from io_pipeline.prompt import read_prompt
 from io_pipeline.publish import Encoding
 from io_pipeline.staging import Staging
@@ -142,6 +142,8 @@ class Pipeline:
                 prints = await asyncio.to_thread(fingerprints, job, self.settings)
                 if not force and await asyncio.to_thread(is_done, folder, prints):
                     outcome = Outcome.ALREADY_DONE
+                    # Left where a run was killed between showing the result and tidying up.
+                    await asyncio.to_thread(Staging(self.output, job.name).remove)
                 else:
                     await self.workshop.start()
                     await self._continue(job, number, prints, slot, force)
@@ -167,14 +169,21 @@ class Pipeline:
         clip = ClipWork(job, number, prints, prompt, Account(number), staging.folder)
         clip.published, clip.translated = done.published, done.translated
         try:
-            await self._clip(clip, slot)
+            await self._clip_or_nothing(clip, slot, staging)
         except asyncio.CancelledError:  # the whole run is: what workers do is given up
             clip.abandon()
+            if not clip.begun:
+                with suppress(FrescodError):
+                    staging.remove()
             raise
+
+    async def _clip_or_nothing(self, clip: ClipWork, slot: ExitStack, staging: Staging) -> None:
+        """One clip; one that fails leaves only what a later run can continue."""
+        try:
+            await self._clip(clip, slot)
         except Exception as error:
             await self.workshop.clear(clip)
-            if isinstance(first_cause(error), ClipError) or not clip.batches:
-                # Nothing that a later run could continue.
+            if isinstance(first_cause(error), ClipError) or not clip.begun:
                 await asyncio.to_thread(staging.remove)
             raise
 

@@ -129,7 +129,7 @@ class TestPullCommand:
         def miss(*arguments: object, **options: object) -> int:
             raise ModelsError("VAE a/b is not on this machine: run `frescod models pull` with …")
 
-        monkeypatch.setattr("daemon.cli.run_folder", miss)
+        monkeypatch.setattr("daemon.one_shot.run_folder", miss)
         options = ("--video-folder", ".", "--set", "models.vae=a/b", "--control-type", "canny")
         assert run_command(["run", *options]) == 78
         assert (

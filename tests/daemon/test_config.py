@@ -55,7 +55,7 @@ class TestUnknownKeys:
             ("batch_size", "key_frames.batch_size"),
             ("key_frame.batch_size", "key_frames.batch_size"),
             ("translation.guidence_scale", "translation.guidance_scale"),
-            ("devise", "device"),
+            ("devises", "devices"),
         ],
     )
     def test_are_refused_with_the_nearest_name(self, key: str, nearest: str) -> None:
@@ -81,7 +81,7 @@ class TestBadValues:
             ("control.scale", float("nan"), "0 to 2"),
             ("constraints.optimized_levels", [4], "each 0 to 3"),
             ("output.comparison", "perhaps", "true or false"),
-            ("device", "gpu", "cpu, cuda or cuda:N"),
+            ("devices", "gpu", "auto, cuda, or a list of cuda:N, cpu and cpu*N"),
             ("models.base", "", "not empty"),
             ("translation.steps", 1000, "1 to 999"),
             ("translation.seed", True, "a whole number"),
@@ -125,7 +125,7 @@ class TestBadValues:
 class TestReadToml:
     def test_not_toml(self, tmp_path: Path) -> None:
         file = tmp_path / "config.toml"
-        file.write_text("device = cpu\n")
+        file.write_text("devices = cpu\n")
         with pytest.raises(ConfigError, match=r"config\.toml: not a TOML file: .*line 1"):
             read_toml(file)
 

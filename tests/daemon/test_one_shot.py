@@ -16,7 +16,7 @@ from fresco_core.tiny_model import make_tiny_model
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     base, controlnet = make_tiny_model(tmp_path_factory.mktemp("model"))
     return {
-        "device": "cpu",
+        "devices": "cpu",
         "models.base": str(base),
         "models.vae": "",
         "models.controlnet": str(controlnet),

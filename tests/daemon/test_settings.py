@@ -20,8 +20,9 @@ class TestFingerprint:
             settings = (
                 Settings().model_copy(update={section: changed_table}) if section else changed_table
             )
-            same = key in {
-                "device",
+            same = section in {"prefetch", "cpu", "timeouts"} or key in {
+                "devices",
+                "control.device",
                 "models.offline",
                 "limits.max_pixels",
                 "clips.on_truncated",
