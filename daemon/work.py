@@ -70,15 +70,23 @@ class ClipWork:
         height, width = self.plan.working_size
         return keys * height * width
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has been translated, by this run or an earlier one."""
+        return bool(self.batches or self.published or self.translated)
+
     async def settle(self) -> None:
         """Wait until no worker does anything for it."""
         while self.running:
             await asyncio.wait(self.running)
 
     def abandon(self) -> None:
-        """Give up what workers do for it."""
+        """Give up what workers do for it, and its memory."""
         for task in self.running:
             task.cancel()
+        for work in self.windows:
+            work.abandon()
+            work.block.close()
 
 
 @dataclass(eq=False)
