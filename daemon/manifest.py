@@ -41,7 +41,7 @@ def manifest(clip: ClipWork, settings: Settings, facts: Mapping[str, Any]) -> di
         "batches": [
             {"carried": list(batch.carried), "new": list(batch.new)}
             for index, planned in enumerate(plan.batches)
-            for batch in clip.batches.get(index, (planned,))
+            for batch in clip.batches.get(index) or (planned,)
         ],
         **facts,
         "devices": list(clip.devices),

@@ -62,6 +62,7 @@ class Pipeline:
                 await slots.acquire()
                 slot = ExitStack()
                 slot.callback(slots.release)
+                slot.enter_context(self.workshop.devices.expected(number))
                 self.progress.begin(job, number + 1, len(jobs))
                 tasks.append(group.create_task(self._job(job, number, slot, force)))
         return [task.result() for task in tasks]
@@ -168,6 +169,7 @@ class Pipeline:
         done = await asyncio.to_thread(staging.open, identity, fresh=force)
         clip = ClipWork(job, number, prints, prompt, Account(number), staging.folder)
         clip.published, clip.translated = done.published, done.translated
+        clip.batches.update(done.batches)
         try:
             await self._clip_or_nothing(clip, slot, staging)
         except asyncio.CancelledError:  # the whole run is: what workers do is given up

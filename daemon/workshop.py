@@ -146,7 +146,11 @@ class Workshop:
         layout = window.layout()
         self.memory.check(layout.nbytes, clip.job.clip)
         clip.blocked = "memory"
-        await self.memory.acquire(clip.account, layout.nbytes)
+
+        def on_wait() -> None:  # what it waits for may be held by clips that wait for a device
+            self.devices.forget(clip.number)
+
+        await self.memory.acquire(clip.account, layout.nbytes, on_wait)
         work = WindowWork(window, Block.create(layout))
         clip.windows.add(work)
         clip.blocked = "frames"
@@ -158,7 +162,10 @@ class Workshop:
                 if self.memory.used <= layout.nbytes:
                     raise
                 clip.blocked = "memory"
+                on_wait()
                 await asyncio.sleep(_AGAIN)
+        if window.index in clip.translated:
+            self.devices.forget(clip.number)
         known = window.index in clip.translated or self.options.control_device == "gpu"
         if window.control and not known:
             work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
@@ -303,7 +310,9 @@ class Workshop:
     async def take_device(self, clip: ClipWork) -> Device:
         """The clip's device; waits for one where it has none."""
         if clip.device is None:
-            clip.device = await self.devices.take(clip.length, again=not clip.account.ahead)
+            clip.device = await self.devices.take(
+                clip.length, clip.number, again=not clip.account.ahead
+            )
             self.memory.promote(clip.account)
         return clip.device
 
@@ -348,7 +357,8 @@ class Workshop:
 
     async def publish_window(self, clip: ClipWork, work: WindowWork) -> None:
         """The window's frames encoded on disk."""
-        task = PublishWindow(clip.staging, work.window, work.drawn, clip.encoding)
+        batches = clip.batches.get(work.window.index, ())
+        task = PublishWindow(clip.staging, work.window, work.drawn, clip.encoding, batches)
         await self._disk(clip, task, work)
 
     async def publish_clip(

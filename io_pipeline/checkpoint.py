@@ -119,11 +119,15 @@ def forget(staging: Path, index: int) -> None:
         path(staging, index).unlink(missing_ok=True)
 
 
-def _translated(values: dict[str, Any]) -> Translated:
-    batches = tuple(
-        Batch(**{name: tuple(numbers) for name, numbers in batch.items()})
-        for batch in values.pop("batches")
+def batches_of(values: list[dict[str, list[int]]]) -> tuple[Batch, ...]:
+    """Batches as JSON has them."""
+    return tuple(
+        Batch(**{name: tuple(numbers) for name, numbers in batch.items()}) for batch in values
     )
+
+
+def _translated(values: dict[str, Any]) -> Translated:
+    batches = batches_of(values.pop("batches"))
     return Translated(batches, **{name: tuple(value) for name, value in values.items()})
 
 

@@ -97,8 +97,8 @@ def _on_disk(task: Any, blocks: "tuple[Block, ...]") -> Any:
             return checkpoint.save(staging, window, blocks[0], translated, maps)
         case LoadCheckpoint(staging, window):
             return checkpoint.restore(staging, window, blocks[0])
-        case PublishWindow(staging, window, maps, encoding):
-            return publish.publish_window(staging, window, maps, encoding, blocks[0])
+        case PublishWindow(staging, window, maps, encoding, batches):
+            return publish.publish_window(staging, window, maps, encoding, blocks[0], batches)
         case PublishClip(output, name, plan, encoding, manifest):
             return publish.publish_clip(output, name, plan, encoding, manifest)
     raise TypeError(f"no task of the CPU pool: {type(task).__name__}")

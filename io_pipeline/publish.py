@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_core.errors import FrescodError
+from fresco_core.keyframes import Batch
 from io_pipeline import checkpoint
 from io_pipeline.chunk import ChunkWriter, Picture
 from io_pipeline.contact_sheet import Row, contact_sheet, sample_numbers, strip
 from io_pipeline.join import join
 from io_pipeline.plan import ClipPlan
-from io_pipeline.staged import keys_folder, result_folder, window_folder
+from io_pipeline.staged import BATCHES, keys_folder, result_folder, window_folder
 from io_pipeline.staging import MANIFEST, Staging
 from io_pipeline.staging import read_manifest as read_manifest
 from io_pipeline.window import Window
@@ -71,13 +72,19 @@ class Encoding:
 
 
 def publish_window(
-    staging: Path, window: Window, maps: tuple[int, ...], encoding: Encoding, block: Any
+    staging: Path,
+    window: Window,
+    maps: tuple[int, ...],
+    encoding: Encoding,
+    block: Any,
+    batches: tuple[Batch, ...] = (),
 ) -> None:
     """Encode the frames of a window that no window before holds, and keep its key frames.
 
     ``block`` maps names to the arrays of `Window.layout`; ``maps`` tells which control map of
-    every new key frame counts. Windows may be published in any order and side by side. All is on
-    the disk when this returns; a window that is published already is left as it is.
+    every new key frame counts; ``batches``, in which it was translated, are kept. Windows may be
+    published in any order and side by side. All is on the disk when this returns; a window that is
+    published already is left as it is.
 
     Raises:
         FrescodError: it cannot be written; `DiskFullError` where there is no space.
@@ -89,6 +96,8 @@ def publish_window(
         samples = {number for number, _ in encoding.samples}
         with appearing(folder) as building, ExitStack() as writers:
             building.mkdir()
+            kept = json.dumps([asdict(batch) for batch in batches])
+            (building / BATCHES).write_text(kept, encoding="utf-8")
             blend = writers.enter_context(ChunkWriter(building / BLEND, encoding.blend))
             comparison = None
             if encoding.comparison is not None:

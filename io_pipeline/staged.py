@@ -2,7 +2,8 @@
 
 * ``identity.json``: what the result is made from.
 * ``checkpoints/0000.safetensors``: a translated window.
-* ``windows/0000/``: the encoded pictures of a window; there when they are complete.
+* ``windows/0000/``: the encoded pictures of a window, and the batches in which it was translated;
+  there when they are complete.
 * ``result/``: becomes the result folder.
 
 Whatever is not complete has a name that ends in ``.tmp``.
@@ -13,6 +14,7 @@ from pathlib import Path
 IDENTITY = "identity.json"
 CHECKPOINTS = "checkpoints"
 WINDOWS = "windows"
+BATCHES = "batches.json"
 
 
 def checkpoint_path(staging: Path, index: int) -> Path:

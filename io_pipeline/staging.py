@@ -9,13 +9,15 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fresco_core.errors import FrescodError
+from fresco_core.keyframes import Batch
 from io_pipeline import checkpoint
 from io_pipeline.staged import (
+    BATCHES,
     CHECKPOINTS,
     IDENTITY,
     WINDOWS,
@@ -38,10 +40,12 @@ class Progress:
         published: encoded, with all before it either published or translated as well.
         translated: with a complete checkpoint. The first window that is neither can be translated:
             the checkpoint of the one before it is there.
+        batches: in which published windows were translated, by window; empty where not known.
     """
 
     published: frozenset[int]
     translated: frozenset[int]
+    batches: Mapping[int, tuple[Batch, ...]] = field(default_factory=dict, compare=False)
 
 
 class Staging:
@@ -172,7 +176,15 @@ class Staging:
         for index in range(carried + 1, missing):
             remove(window_folder(self.folder, index))
             published.discard(index)
-        return Progress(frozenset(published), frozenset(translated))
+        batches = {index: self._batches(index) for index in published}
+        return Progress(frozenset(published), frozenset(translated), batches)
+
+    def _batches(self, index: int) -> tuple[Batch, ...]:
+        file = window_folder(self.folder, index) / BATCHES
+        try:
+            return checkpoint.batches_of(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return ()
 
     def _refuse_to_replace(self) -> None:
         """Anything but an older result stays: an output folder may hold the user's own things."""

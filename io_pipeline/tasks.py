@@ -149,13 +149,14 @@ class PropagateSegment:
 class PublishWindow:
     """Encode a window's new frames into its own files of the staging folder, durably. CPU pool.
 
-    ``maps`` as in `TranslateWindow`.
+    ``maps`` as in `TranslateWindow`, ``batches`` as in `Translated`.
     """
 
     staging: Path
     window: Window
     maps: tuple[int, ...]
     encoding: Any  # io_pipeline.publish.Encoding
+    batches: tuple[Batch, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ class Publishing:
 
     def window(self, index: int) -> None:
         window = self.windows[index]
-        publish_window(self.staging.folder, window, maps(window), self.encoding, filled(window))
+        batches = (self.plan.batches[index],)
+        folder = self.staging.folder
+        publish_window(folder, window, maps(window), self.encoding, filled(window), batches)
 
     def all_windows(self) -> None:
         for index in range(len(self.windows)):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fresco_core.errors import FrescodError
+from fresco_core.keyframes import Batch
 from io_pipeline import checkpoint, staging
 from io_pipeline.staging import Progress, Staging, read_manifest
 from io_pipeline.video import scan_clip
@@ -49,6 +50,14 @@ class TestProgress:
         publishing.save(2)
         publishing.window(2)
         assert publishing.open() == progress("02", "12")
+
+    def test_the_batches_of_published_windows_are_known(self, publishing: Publishing) -> None:
+        publishing.open()
+        publishing.save(0)
+        publishing.window(0)
+        assert publishing.open().batches == {0: (Batch((0, 2), ()),)}
+        (publishing.staging.folder / "windows/0000/batches.json").write_text("{")
+        assert publishing.open().batches == {0: ()}
 
     def test_all_done_but_shown(self, publishing: Publishing) -> None:
         publishing.open()
