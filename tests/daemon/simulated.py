@@ -380,5 +380,8 @@ def children() -> list[int]:
 
 
 if __name__ == "__main__":  # as a process of its own, that can be killed
+    # under its own name, for workers to find the same classes
+    from tests.daemon import simulated
+
     folder, jobs, faults = pickle.loads(Path(sys.argv[1]).read_bytes())
-    Rig(folder).run(*jobs, faults=faults)
+    simulated.Rig(folder).run(*jobs, faults=faults)
