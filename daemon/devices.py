@@ -1,11 +1,11 @@
 """The devices: one process each, models loaded once, handed to the clip that is longest."""
 
 import asyncio
-import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,17 @@ class Device:
         return self.name.startswith("cuda")
 
 
+@dataclass(order=True)
+class _Request:
+    """A clip that waits for a device; the smallest gets one first."""
+
+    first: bool  # it has not had one before
+    length: int  # negative
+    order: int
+    number: int = field(compare=False)
+    device: asyncio.Future[Device] = field(compare=False)
+
+
 class Devices:
     """Starts the devices, hands them out, restarts what died.
 
@@ -66,7 +77,8 @@ class Devices:
         self._ready = asyncio.Event()
         self._on_event = on_event
         self._free: list[Device] = []
-        self._waiting: list[tuple[bool, int, int, asyncio.Future[Device]]] = []
+        self._waiting: list[_Request] = []
+        self._expected: set[int] = set()
         self._order = itertools.count()
         self._starting: set[asyncio.Task[None]] = set()
 
@@ -75,17 +87,38 @@ class Devices:
         for device in self.all:
             self._restart(device)
 
-    async def take(self, length: int, again: bool = False) -> Device:
+    @contextmanager
+    def expected(self, number: int) -> Iterator[None]:
+        """The clip of this number is being prepared: those behind it leave it a device.
+
+        Clips are taken longest first, and the longest take longest to be planned: if they came
+        late, the others would long be done while these go on. It ends with `take` or `forget`.
+        """
+        self._expected.add(number)
+        try:
+            yield
+        finally:
+            self.forget(number)
+
+    def forget(self, number: int) -> None:
+        """Expect a clip no longer."""
+        if number in self._expected:
+            self._expected.remove(number)
+            self._offer()
+
+    async def take(self, length: int, number: int = 0, again: bool = False) -> Device:
         """The next free device; of those that wait, the longest clip gets it.
 
-        A clip that had one and lost it (``again``) goes before all that had none: it holds memory
-        that they would wait for.
+        ``number`` is the clip's place in the order of all. A clip that had one and lost it
+        (``again``) goes before all that had none: it holds memory that they would wait for.
 
         Raises:
             FrescodError: `failure`: models that cannot be loaded, or no device is left.
         """
         future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (not again, -length, next(self._order), future))
+        request = _Request(not again, -length, next(self._order), number, future)
+        self._waiting.append(request)
+        self._expected.discard(number)
         self._offer()
         try:
             return await future
@@ -125,18 +158,20 @@ class Devices:
         await asyncio.gather(*(device.worker.stop() for device in self.all))
 
     def _offer(self) -> None:
-        while self._waiting and (self._free or self.failure):
-            *_, future = self._waiting[0]
-            if not future.done():
+        for device in [device for device in self._free if not device.worker.alive]:
+            self._free.remove(device)  # it died while nobody used it
+            self.died(device)
+            self._restart(device)
+        for request in sorted(self._waiting):
+            if not request.device.done():
+                kept = sum(number < request.number for number in self._expected)
                 if self.failure:
-                    future.set_exception(self.failure)
-                elif (device := self._free.pop(0)).worker.alive:
-                    future.set_result(device)
-                else:  # it died while nobody used it
-                    self.died(device)
-                    self._restart(device)
+                    request.device.set_exception(self.failure)
+                elif len(self._free) > (kept if request.first else 0):
+                    request.device.set_result(self._free.pop(0))
+                else:
                     continue
-            heapq.heappop(self._waiting)
+            self._waiting.remove(request)
 
     def _restart(self, device: Device) -> None:
         task = asyncio.get_running_loop().create_task(self._start(device))

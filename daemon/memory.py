@@ -59,14 +59,18 @@ class Memory:
                 "key_frames.max_interval or key_frames.batch_size"
             )
 
-    async def acquire(self, account: Account, nbytes: int) -> None:
-        """Wait until the bytes can be had."""
+    async def acquire(
+        self, account: Account, nbytes: int, on_wait: Callable[[], None] = lambda: None
+    ) -> None:
+        """Wait until the bytes can be had; ``on_wait`` is called where that is not at once."""
         future = asyncio.get_running_loop().create_future()
         request = _Request(account.number, self._order, nbytes, account, future)
         self._order += 1
         self._requests.append(request)
         self._requests.sort()
         self._grant()
+        if not future.done():
+            on_wait()
         try:
             await future
         except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_the_longest_clip_first_and_equal_ones_as_they_came() -> None:
         got: list[str] = []
 
         async def take(name: str, length: int, again: bool = False) -> None:
-            device = await rig.devices.take(length, again)
+            device = await rig.devices.take(length, again=again)
             got.append(name)
             await asyncio.sleep(0)
             rig.devices.give(device)
@@ -99,6 +100,44 @@ def test_the_longest_clip_first_and_equal_ones_as_they_came() -> None:
         rig.devices.start()
         await asyncio.gather(*tasks)
         assert got == ["had one", "long", "also long", "middle", "short"]
+
+    run(test)
+
+
+def test_a_device_is_kept_for_a_longer_clip_that_is_being_prepared() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        rig.devices.start()
+        await turns()
+        with rig.devices.expected(0), rig.devices.expected(1):
+            second = await rig.devices.take(5, number=1)
+            third = asyncio.create_task(rig.devices.take(3, number=2))
+            await turns()
+            assert not third.done()
+            first = await rig.devices.take(9, number=0)
+            assert first is not second
+            rig.devices.give(second)
+            assert await third is second
+
+    run(test)
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_clip_that_is_not_expected_any_longer_keeps_no_device(leave: bool) -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0")
+        rig.devices.start()
+        await turns()
+        with ExitStack() as stack:
+            stack.enter_context(rig.devices.expected(0))
+            other = asyncio.create_task(rig.devices.take(3, number=1))
+            await turns()
+            assert not other.done()
+            if leave:
+                stack.close()
+            else:
+                rig.devices.forget(0)
+            await other
 
     run(test)
 
