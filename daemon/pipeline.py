@@ -15,6 +15,7 @@ from daemon.settings import Settings
 from daemon.work import ClipWork, WindowWork
 from daemon.workshop import Workshop
 from fresco_core.errors import ClipError, FrescodError
+from io_pipeline.checkpoint import CheckpointError
 from io_pipeline.prompt import read_prompt
 from io_pipeline.publish import Encoding
 from io_pipeline.staging import Staging
@@ -172,6 +173,11 @@ class Pipeline:
         clip.batches.update(done.batches)
         try:
             await self._clip_or_nothing(clip, slot, staging)
+        except ExceptionGroup as group:
+            if force or not isinstance(cause := first_cause(group), CheckpointError):
+                raise
+            self.workshop.warn(clip, f"{cause}: begun anew")
+            await self._continue(job, number, prints, slot, force=True)
         except asyncio.CancelledError:  # the whole run is: what workers do is given up
             clip.abandon()
             if not clip.begun:
@@ -185,7 +191,7 @@ class Pipeline:
             await self._clip(clip, slot)
         except Exception as error:
             await self.workshop.clear(clip)
-            if isinstance(first_cause(error), ClipError) or not clip.begun:
+            if isinstance(first_cause(error), ClipError | CheckpointError) or not clip.begun:
                 await asyncio.to_thread(staging.remove)
             raise
 

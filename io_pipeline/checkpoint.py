@@ -72,9 +72,9 @@ def load(file: Path) -> tuple[dict[str, NDArray[Any]], Translated]:
             metadata = content.metadata() or {}
         translated = _translated(json.loads(metadata["translated"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}); delete it, run again") from error
+        raise CheckpointError(f"{file}: cannot be read ({error})") from error
     if metadata.get("checksum") != _checksum(arrays):
-        raise CheckpointError(f"{file}: is damaged; delete it, then run again")
+        raise CheckpointError(f"{file}: is damaged")
     return arrays, translated
 
 
@@ -92,7 +92,7 @@ def restore(staging: Path, window: Window, block: Any) -> Translated:
             block["previous_control"][:] = arrays["previous_control"]
             block["controls"][BY_CPU] = arrays["controls"]
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{file}: is of another clip; delete it, then run again") from error
+        raise CheckpointError(f"{file}: is of another clip") from error
     return translated
 
 

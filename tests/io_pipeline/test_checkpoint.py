@@ -66,7 +66,7 @@ def test_a_window_is_restored(staging: Path, control: bool) -> None:
 def test_of_another_clip(staging: Path) -> None:
     saved(staging)
     other = replace(WINDOW, height=128)
-    with pytest.raises(CheckpointError, match="of another clip; delete it"):
+    with pytest.raises(CheckpointError, match="of another clip"):
         checkpoint.restore(staging, other, filled(other))
 
 
@@ -76,7 +76,7 @@ def test_cut_short(staging: Path, part: float) -> None:
     assert checkpoint.is_complete(file)
     os.truncate(file, int(part * file.stat().st_size))
     assert not checkpoint.is_complete(file)
-    with pytest.raises(CheckpointError, match=r"0001\.safetensors: .*delete it"):
+    with pytest.raises(CheckpointError, match=r"0001\.safetensors: (cannot be read|is damaged)"):
         checkpoint.load(file)
 
 
@@ -103,7 +103,7 @@ def test_no_checkpoint_at_all(staging: Path, content: bytes) -> None:
     assert not checkpoint.is_complete(file)
     file.write_bytes(content)
     assert not checkpoint.is_complete(file)
-    with pytest.raises(CheckpointError, match="delete it"):
+    with pytest.raises(CheckpointError, match=r"cannot be read|is damaged"):
         checkpoint.load(file)
 
 

@@ -83,9 +83,9 @@ def test_publishes(tasks: CpuTasks, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (window,) = cut_clip((0, 2, 5), 5)
     block = read(window, FRAMES)
     encoding: Any = "encoding"
-    task = PublishWindow(tmp_path, window, (BY_CPU,) * 3, encoding)
+    task = PublishWindow(tmp_path, window, (BY_CPU,) * 3, encoding, (Batch((0, 2, 5)),))
     assert tasks(task, (block,), Reports()) is None
-    assert told == [(tmp_path, window, (BY_CPU,) * 3, encoding, block)]
+    assert told == [(tmp_path, window, (BY_CPU,) * 3, encoding, block, task.batches)]
     plan: Any = "plan"
     assert tasks(PublishClip(tmp_path, "a", plan, encoding, {}), (), Reports()) == ("slow",)
 

@@ -208,7 +208,7 @@ class TestWindow:
         monkeypatch.setattr(publish, "_panels", watch)
         to.window(0)
         rows = [f"row-{number:04d}.png" for number in range(3)]
-        assert names(folder) == ["blend.mp4", "comparison.mp4", *rows]
+        assert names(folder) == ["batches.json", "blend.mp4", "comparison.mp4", *rows]
 
     def test_again_it_stays_as_it_is(self, root: Path, info: ClipInfo) -> None:
         to = publishing(root, info)
