@@ -1,39 +1,23 @@
-"""Runs of the whole pipeline with small stages: real processes, clips, blocks and result folders.
+"""Stages for runs of the whole pipeline: real clips, blocks and result folders, no networks.
 
-The networks are replaced: translating and propagating invert the picture, so that every frame of a
-result tells which frame of the clip it was. A run is disturbed by faults: things that a worker does
-when it comes to a named event, such as ``translate a 1`` (job ``a``, window 1). All events are
-written down in ``events.txt``, a line each; ``done`` is added where a task is done.
+Translating and propagating invert the picture, so that every frame of a result tells which frame
+of the clip it was. A run is disturbed by faults: things that a worker does when it comes to a named
+event, such as ``translate a 1`` (job ``a``, window 1). All events are written down in
+``events.txt``, a line each; ``done`` is added where a task is done.
+
+Workers import this module: it imports nothing of the supervisor's.
 """
 
-import asyncio
 import fcntl
-import json
 import os
-import pickle
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from daemon.config import Layer, merge
-from daemon.demo_clip import render_clip
-from daemon.failures import first_cause
-from daemon.jobs import Job, JobResult
-from daemon.pipeline import Pipeline
-from daemon.settings import Settings
-from daemon.setup import open_workshop
-from daemon.timeline import Timeline
-from daemon.workshop import Workshop
 from fresco_core.keyframes import Batch
-from fresco_core.propagation import PropagationOptions
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
-from io_pipeline.cpu_stage import CpuStage
-from io_pipeline.reading import ReaderStage
 from io_pipeline.tasks import (
     DrawMap,
     LoadCheckpoint,
@@ -51,17 +35,6 @@ from io_pipeline.tasks import (
 from io_pipeline.window import BY_DEVICE
 from io_pipeline.worker import Report
 
-SETTINGS: dict[str, Any] = {
-    "key_frames.min_interval": 4,
-    "key_frames.max_interval": 4,
-    "key_frames.batch_size": 3,
-    "key_frames.resolution": 64,
-    "control.type": "canny",
-    "cpu.cores": 2,
-    "prefetch.memory": "64MiB",
-    "limits.max_pixels": 100_000,
-}
-CANNY = {"kind": "canny", "source": None, "canny_low": 50, "canny_high": 100}
 STEPS = 3
 
 
@@ -210,8 +183,7 @@ class Device:
         self._last = task.job, window.index, block["keys"][-1].copy(), control
         numbers = window.key_numbers
         batches = tuple(
-            Batch(numbers[i : i + task.batch_size])
-            for i in range(0, len(numbers), task.batch_size)
+            Batch(numbers[i : i + task.batch_size]) for i in range(0, len(numbers), task.batch_size)
         )
         events(event_of(task))
         warnings = (f"seen: {task.prompt.positive}",) if window.index == 0 else ()
@@ -230,158 +202,3 @@ class Device:
         block["keys"][0] = key
         if control is not None:
             block["previous_control"][:] = control
-
-
-@dataclass
-class Watcher:
-    """A progress that remembers."""
-
-    stages: dict[str, dict[str, list[tuple[float, int | None]]]] = field(default_factory=dict)
-    ended: list[JobResult] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    traces: list[str] = field(default_factory=list)
-
-    def begin(self, job: Job, number: int, count: int) -> None:
-        self.stages[job.name] = {}
-
-    def stage(self, job: Job, name: str, done: float, total: int | None, seconds: float) -> None:
-        self.stages[job.name].setdefault(name, []).append((done, total))
-
-    def end(self, job: Job, result: JobResult) -> None:
-        self.ended.append(result)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def trace(self, text: str) -> None:
-        self.traces.append(text)
-
-
-class Rig:
-    """A folder of clips, and runs over it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.output = folder / "out"
-        self.watcher = Watcher()
-        self.workshop: Workshop
-
-    def job(self, name: str = "a", frames: int = 18, prompt: str = "a car") -> Job:
-        """A new clip."""
-        clip, prompt_file = self.folder / f"{name}.mp4", self.folder / f"{name}.txt"
-        render_clip(clip, width=96, height=64, frames=frames)
-        prompt_file.write_text(prompt)
-        return Job(clip, prompt_file, name)
-
-    def run(
-        self,
-        *jobs: Job,
-        faults: Sequence[Fault] = (),
-        devices: Sequence[str] = ("cpu",),
-        largest_batch: int = 99,
-        force: bool = False,
-        debug: bool = False,
-        beside: Callable[[asyncio.Task[Any]], Any] | None = None,
-        **values: Any,
-    ) -> list[JobResult]:
-        """Take clips through the pipeline; ``beside(run)`` may be awaited meanwhile.
-
-        Checks that nothing is left: no process, no block, no memory, no core.
-        """
-        settings = self.settings(**values)
-        self.watcher = Watcher()
-        events = Events(self.folder, tuple(faults))
-        stages: Any = SimpleNamespace(
-            devices=tuple(devices),
-            reader=Watched(reader_stage(settings), events),
-            cpu=Watched(CpuStage(CANNY, PropagationOptions()), events),
-            device=lambda name: DeviceStage(name, events, largest_batch),
-        )
-
-        async def whole() -> list[JobResult]:
-            shop = open_workshop(settings, stages, Timeline(), self.watcher.warn, lambda: None)
-            self.workshop = shop
-            pipeline = Pipeline(
-                shop, settings, self.output, self.watcher, identity={"version": "1"}, debug=debug
-            )
-            try:
-                task = asyncio.create_task(pipeline.run(jobs, force=force))
-                if beside is not None:
-                    await beside(task)
-                results = await task
-                assert shop.memory.used == 0
-                assert shop.cores.free == shop.cores.total
-                return results
-            finally:
-                await shop.close()
-
-        try:
-            return asyncio.run(whole())
-        except ExceptionGroup as group:
-            raise first_cause(group) from None
-        finally:
-            assert children() == []
-            assert blocks() == 0
-
-    def settings(self, **values: Any) -> Settings:
-        """The settings of a run: ``section__key=value``."""
-        changed = {key.replace("__", "."): value for key, value in values.items()}
-        return merge(Layer("test", SETTINGS), Layer("changed", changed))
-
-    def events(self, *starts: str) -> list[str]:
-        """What happened, in order, of what begins like that."""
-        file = self.folder / "events.txt"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [line for line in lines if line.startswith(starts)]
-
-    def forget_events(self) -> None:
-        (self.folder / "events.txt").unlink()
-
-    def manifest(self, name: str = "a") -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.output / name / "manifest.json").read_bytes())
-        return told
-
-    def pictures(self, name: str = "a") -> dict[str, bytes]:
-        """Every file of a result but the manifest."""
-        folder = self.output / name
-        return {
-            str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "manifest.json"
-        }
-
-
-def reader_stage(settings: Settings) -> ReaderStage:
-    """The real one."""
-    frames = settings.key_frames
-    return ReaderStage(
-        min_interval=frames.min_interval,
-        max_interval=frames.max_interval,
-        batch_size=frames.batch_size,
-        resolution=frames.resolution,
-        on_truncated="warn",
-        max_pixels=settings.limits.max_pixels,
-    )
-
-
-def blocks() -> int:
-    """Blocks that this process has open."""
-    count = 0
-    for descriptor in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # the listing's own
-            count += "memfd:" in os.readlink(f"/proc/self/fd/{descriptor}")
-    return count
-
-
-def children() -> list[int]:
-    """Processes that this one has started and that live."""
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-
-
-if __name__ == "__main__":  # as a process of its own, that can be killed
-    # under its own name, for workers to find the same classes
-    from tests.daemon import simulated
-
-    folder, jobs, faults = pickle.loads(Path(sys.argv[1]).read_bytes())
-    simulated.Rig(folder).run(*jobs, faults=faults)

@@ -13,7 +13,8 @@ import pytest
 from daemon.demo_clip import render_clip
 from daemon.jobs import Outcome
 from fresco_core.errors import ClipError, FrescodError, ModelsError
-from tests.daemon.simulated import Fault, Rig, fail
+from tests.daemon.rig import Rig
+from tests.daemon.simulated import Fault, fail
 
 KEYS = [0, 4, 8, 12, 16, 17]  # of a clip of 18 frames, in three windows
 

@@ -18,7 +18,8 @@ from fresco_core.errors import ClipError
 from io_pipeline.worker import FatalError
 from io_pipeline.writing import DiskFullError
 from tests.conftest import ROOT
-from tests.daemon.simulated import Fault, Rig, fail, fail_unless, kill, kill_supervisor
+from tests.daemon.rig import Rig
+from tests.daemon.simulated import Fault, fail, fail_unless, kill, kill_supervisor
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ def test_the_supervisor_is_killed(rig: Rig, undisturbed: dict[str, bytes], event
     job = rig.job()
     plan = rig.folder / "plan.pickle"
     plan.write_bytes(pickle.dumps((rig.folder, [job], [Fault(event, kill_supervisor)])))
-    run = subprocess.run([sys.executable, "-m", "tests.daemon.simulated", plan], cwd=ROOT)
+    run = subprocess.run([sys.executable, "-m", "tests.daemon.rig", plan], cwd=ROOT)
     assert run.returncode == -9
     time.sleep(0.1)
     before = rig.events()
