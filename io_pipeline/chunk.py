@@ -85,12 +85,11 @@ class ChunkWriter(AbstractContextManager["ChunkWriter"]):
         pixel_format = "yuv444p" if picture.width % 2 or picture.height % 2 else "yuv420p"
         self._from_rgb = FromRGB(picture.colour, pixel_format)
         with writing(path):
-            self._container = av.open(
-                str(path.absolute()),
-                "w",
-                format="mp4",
-                options={"video_track_timescale": str(1 / _TICK)},
-            )
+            # A file of ours: one that PyAV has opened stays open where its header does not fit on
+            # the disk, and a deleted file that is open goes on taking space.
+            self._file = path.open("wb")
+        options = {"video_track_timescale": str(1 / _TICK)}
+        self._container = av.open(self._file, "w", format="mp4", options=options)
         try:
             self._stream = self._container.add_stream("libx264", rate=picture.rate)
             context = self._stream.codec_context
@@ -130,14 +129,16 @@ class ChunkWriter(AbstractContextManager["ChunkWriter"]):
             self._mux(self._stream.encode(None))
             with writing(self.path):
                 self._container.close()
+                self._file.close()
         except BaseException:
             self.abandon()
             raise
 
     def abandon(self) -> None:
         """Let go of the file as it is."""
-        with suppress(av.error.FFmpegError, OSError, ValueError):
-            self._container.close()
+        for part in (self._container, self._file):
+            with suppress(av.error.FFmpegError, OSError, ValueError):
+                part.close()
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:

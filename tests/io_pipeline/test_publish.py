@@ -357,4 +357,5 @@ def small_disk(folder: Path) -> Iterator[Any]:
     try:
         yield give
     finally:
-        os.system(f"umount '{quoted}'")
+        # Busy where a file in it is still open, which would go on taking space.
+        assert os.system(f"umount '{quoted}'") == 0
