@@ -24,6 +24,10 @@ class DeviceError(FrescodError):
     exit_code = 69
 
 
+class DeviceLost(FrescodError):
+    """A clip's device is lost, all others have clips: it has to begin to wait anew."""
+
+
 @dataclass(eq=False)
 class Device:
     """A worker that translates, and how often it died."""
@@ -114,7 +118,11 @@ class Devices:
 
         Raises:
             FrescodError: `failure`: models that cannot be loaded, or no device is left.
+            DeviceLost: ``again``, and what it waits for is held by clips that may in turn wait for
+                what it holds itself.
         """
+        if again and not (self._free or self._starting or self.failure):
+            raise DeviceLost("its device is lost")
         future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
         request = _Request(not again, -length, next(self._order), number, future)
         self._waiting.append(request)
@@ -200,10 +208,16 @@ class Devices:
 
     def _lose(self, device: Device, reason: str, error: FrescodError | None = None) -> None:
         device.lost = reason
+        task = asyncio.current_task()
+        assert task is not None
+        self._starting.discard(task)  # nobody is to wait for it any more
         if all(other.lost for other in self.all):
             self._fail(error or DeviceError(f"no device is left: {device.name}: {reason}"))
         else:
             self._on_event(f"{device.name} is lost, the others carry on: {reason}")
+            for request in self._waiting:
+                if not request.first and not request.device.done():
+                    request.device.set_exception(DeviceLost("its device is lost"))
 
     def _fail(self, error: FrescodError) -> None:
         self.failure = self.failure or error

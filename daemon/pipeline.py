@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from daemon.devices import DeviceLost
 from daemon.failures import first_cause, reason
 from daemon.jobs import Fingerprints, Job, JobResult, Outcome, fingerprints, is_done
 from daemon.manifest import manifest
@@ -174,10 +175,14 @@ class Pipeline:
         try:
             await self._clip_or_nothing(clip, slot, staging)
         except ExceptionGroup as group:
-            if force or not isinstance(cause := first_cause(group), CheckpointError):
+            cause = first_cause(group)
+            if isinstance(cause, DeviceLost):
+                await self._continue(job, number, prints, slot, force=False)
+            elif isinstance(cause, CheckpointError) and not force:
+                self.workshop.warn(clip, f"{cause}: begun anew")
+                await self._continue(job, number, prints, slot, force=True)
+            else:
                 raise
-            self.workshop.warn(clip, f"{cause}: begun anew")
-            await self._continue(job, number, prints, slot, force=True)
         except asyncio.CancelledError:  # the whole run is: what workers do is given up
             clip.abandon()
             if not clip.begun:

@@ -10,6 +10,7 @@ Workers import this module: it imports nothing of the supervisor's.
 
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,12 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done at an event, the first ``times`` times."""
+    """What is done at an event, so many ``times``, after the first so many."""
 
     event: str
     do: Callable[[], None]
     times: int = 1
+    after: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Events:
             before = file.read().splitlines().count(event)
             file.write(event + "\n")
         for fault in self.faults:
-            if fault.event == event and before < fault.times:
+            if fault.event == event and 0 <= before - fault.after < fault.times:
                 fault.do()
 
 
@@ -73,6 +75,13 @@ def kill(number: int = 9) -> None:
 def kill_supervisor() -> None:
     """The process that started the worker dies."""
     os.kill(os.getppid(), 9)
+
+
+def wait_for(folder: Path, event: str, count: int) -> None:
+    """The task goes on a moment after something has happened so many times."""
+    while (folder / "events.txt").read_text().splitlines().count(event) < count:
+        time.sleep(0.02)
+    time.sleep(0.5)
 
 
 def fail(error: Exception) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon import devices
-from daemon.devices import DeviceError, Devices
+from daemon.devices import DeviceError, DeviceLost, Devices
 from daemon.workers import WorkerDied
 from fresco_core.errors import FrescodError, ModelsError
 from io_pipeline.worker import TaskError
@@ -35,6 +35,9 @@ class FakeWorker:
             raise error
         self.alive = True
         return {"device": self.name}
+
+    def kill(self) -> None:
+        self.alive = False
 
     async def stop(self) -> None:
         self.alive, self.stopped = False, True
@@ -96,7 +99,6 @@ def test_the_longest_clip_first_and_equal_ones_as_they_came() -> None:
         waiting = [("short", 1), ("long", 9), ("middle", 5), ("also long", 9)]
         tasks = [asyncio.create_task(take(*clip)) for clip in waiting]
         tasks.append(asyncio.create_task(take("had one", 2, again=True)))
-        await turns()
         rig.devices.start()
         await asyncio.gather(*tasks)
         assert got == ["had one", "long", "also long", "middle", "short"]
@@ -198,6 +200,23 @@ def test_five_restarts_within_a_minute_are_enough(
         device = await rig.devices.take(1)
         assert device.name == "cuda:1"
         assert await rig.devices.facts() == {"device": "cuda:1"}
+
+    run(test)
+
+
+def test_who_had_a_lost_device_waits_anew(plan: dict[str, list[Exception | None]]) -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        plan["cuda:0"] = [None, *[WorkerDied("exit code 1")] * 9]
+        rig.devices.start()
+        first, _ = await rig.devices.take(9), await rig.devices.take(1)
+        first.worker.kill()
+        rig.devices.died(first)
+        rig.devices.give(first)
+        with pytest.raises(DeviceLost):
+            await rig.devices.take(9, again=True)
+        with pytest.raises(DeviceLost):  # nor does another one come
+            await rig.devices.take(9, again=True)
 
     run(test)
 

@@ -19,7 +19,7 @@ from io_pipeline.worker import FatalError
 from io_pipeline.writing import DiskFullError
 from tests.conftest import ROOT
 from tests.daemon.rig import Rig
-from tests.daemon.simulated import Fault, fail, fail_unless, kill, kill_supervisor
+from tests.daemon.simulated import Fault, fail, fail_unless, kill, kill_supervisor, wait_for
 
 
 @pytest.fixture
@@ -106,6 +106,24 @@ def test_a_step_that_hangs(rig: Rig, undisturbed: dict[str, bytes]) -> None:
     assert result.reason == ""
     assert rig.pictures() == undisturbed
     assert any("step made no progress in 3 s" in text for text in rig.watcher.warnings)
+
+
+def test_a_clip_whose_device_is_lost_waits_for_another(
+    rig: Rig, undisturbed: dict[str, bytes]
+) -> None:
+    """It gives its memory back, for the others to go on, and continues from its checkpoint."""
+    faults = [
+        Fault("step 1 of translate a 1", kill),
+        Fault("load cpu", kill, times=5, after=2),
+        Fault("step 0 of translate b 0", partial(wait_for, rig.folder, "load cpu", 7)),
+    ]
+    jobs = [rig.job("a"), rig.job("b", 40)]
+    results = rig.run(*jobs, devices=("cpu", "cpu"), faults=faults, prefetch__memory="4MiB")
+    assert [result.reason for result in results] == ["", ""]
+    assert rig.pictures() == undisturbed
+    assert len(rig.events("step 0 of translate a 0")) == 1
+    assert len(rig.events("load a")) <= 2  # the checkpoint of window 0, unless it was published
+    assert any("is lost, the others carry on" in text for text in rig.watcher.warnings)
 
 
 def test_devices_that_cannot_be_started_end_the_run(rig: Rig) -> None:
