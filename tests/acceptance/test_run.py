@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -199,33 +201,65 @@ def test_a_night(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert run("--force").stdout.startswith("1 done; 1 skipped, no prompt in ")
 
 
+def children(pid: int) -> set[int]:
+    """Processes whose parent it is."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid:
+                found.add(int(status.parent.name))
+    return found
+
+
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    ids=["ctrl-c", "term", "kill-9"],
 )
 def test_interrupted(
-    model: tuple[Path, Path], tmp_path: Path, number: signal.Signals, code: int
+    model: tuple[Path, Path], run: Any, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    (tmp_path / "clips").mkdir()
-    drop(tmp_path / "clips", "a.mp4", 48)
+    """Nothing is left but what the same command goes on from; its result is the undisturbed one."""
+    drop(tmp_path / "clips", "a.mp4", 32)
+    assert run("--output-folder", "undisturbed").returncode == 0
     process = subprocess.Popen(
-        [sys.executable, "-m", "daemon", *command(model), "--set=translation.steps=900"],
+        [sys.executable, "-m", "daemon", *command(model)],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    staging = tmp_path / "output" / ".staging"
+    checkpoints = tmp_path / "output/.staging/a/checkpoints"
     deadline = time.monotonic() + 120
-    while not staging.exists():
+    while not list(checkpoints.glob("0002.safetensors")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
+    workers = children(process.pid)
+    assert workers
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == code, error
     assert "Traceback" not in error
-    assert list((tmp_path / "output").iterdir()) == []
+    assert [path.name for path in (tmp_path / "output").iterdir()] == [".staging"]
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    again = run("--timeline", "t.json")
+    assert again.returncode == 0, again.stderr
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    windows = {e["args"]["window"] for e in events if e.get("name") == "translate"}
+    manifest = json.loads((tmp_path / "output/a/manifest.json").read_bytes())
+    assert len(windows) < len(manifest["batches"])
+    assert 0 not in windows
+    for name in ("blend.mp4", "comparison.mp4", "contact_sheet.png"):
+        made, wanted = (tmp_path / folder / "a" / name for folder in ("output", "undisturbed"))
+        assert made.read_bytes() == wanted.read_bytes(), name
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["a"]
 
 
 def test_empty_folder(run) -> None:  # type: ignore[no-untyped-def]
