@@ -23,11 +23,12 @@ def summary(spans: Spans) -> list[str]:
     first, last = translation(spans)
     if last <= first:
         return []
-    devices, pool = _devices(spans, first, last), _pool(spans, first, last)
-    return [line for line in (*devices, *pool, _tail(spans, last)) if line]
+    tail = _tail(spans, last)
+    devices, pool = _devices(spans, first, last, not tail), _pool(spans, first, last)
+    return [line for line in (*devices, *pool, tail) if line]
 
 
-def _devices(spans: Spans, first: float, last: float) -> list[str]:
+def _devices(spans: Spans, first: float, last: float, to_the_end: bool) -> list[str]:
     numbers = [i for i, track in enumerate(spans.tracks) if track.kind == "device"]
     if not numbers:
         return []
@@ -44,7 +45,9 @@ def _devices(spans: Spans, first: float, last: float) -> list[str]:
         each = (f"{n} {_percent(share)}" for n, share in zip(names, shares, strict=True))
         line += f" ({', '.join(each)})"
     if 1 - busy < _LITTLE:
-        return [line, f"{call} held the rest up: more devices would be faster"]
+        # Where others go on after them, it was not the devices.
+        verdict = f"{call} held the rest up: more devices would be faster"
+        return [line, verdict] if to_the_end else [line]
     total = len(numbers) * (last - first)
     waits = {
         what.name: spans.seconds(spans.of("device", what.name, work=False), first, last) / total
