@@ -19,48 +19,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from benchmarks.simulated import (
-    CpuStage,
-    DeviceStage,
-    Durations,
-    ReaderStage,
-    plan_clip,
-    write_clip,
+from benchmarks.simulated import Durations
+from benchmarks.simulation import (
+    GPUS,
+    HOST,
+    SIDE,
+    Sampler,
+    Simulation,
+    chosen,
+    extent,
+    frames_of,
+    mixed,
+    saturated,
+    segment_delays,
+    share,
+    simulation,
+    windows_of,
+    worked,
 )
-from daemon.config import Layer, merge
-from daemon.jobs import Job, JobResult, Outcome
-from daemon.order import longest_first
-from daemon.pipeline import Pipeline
-from daemon.setup import open_workshop
-from daemon.timeline import Spans, Timeline
-from daemon.workshop import Workshop
-from io_pipeline.window import Window, windows
+from daemon.jobs import Job
 
-GPUS, HOST = 8, 128
-BATCH_SIZE = 8
 MIB, GIB = 2**20, 2**30
-# A quarter of the area of 512x512, and so a quarter of the memory that eight GPUs have by default.
-SIDE, MEMORY = 256, f"{(GPUS + 1) * 256}MiB"
-
-
-class Silent:
-    """A `daemon.progress.Progress` that shows only what went wrong."""
-
-    def end(self, job: Job, result: JobResult) -> None:
-        if result.outcome is not Outcome.DONE:
-            raise SystemExit(f"{job.name}: {result.outcome}: {result.reason}")
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args: None
 
 
 @dataclass
@@ -76,158 +62,6 @@ class Table:
         print(f"| {what} | {figure} | {bound}{'' if kept else ' **missed**'} |", flush=True)
         if not kept:
             self.missed.append(what)
-
-
-@dataclass
-class Simulation:
-    """A workshop of simulated stages whose processes are up, and its clips."""
-
-    folder: Path
-    durations: Durations
-    workshop: Workshop
-    timeline: Timeline
-    settings: Any
-    log: Path
-
-    async def run(self, name: str, clips: Sequence[tuple[int, ...]]) -> list[Job]:
-        """Take clips (`write_clip`'s frames, width, height, interval) through the pipeline."""
-        jobs = [self.clip(f"{name}-{i}", *clip) for i, clip in enumerate(clips)]
-        await self.pipeline().run(await self.order(jobs))
-        return jobs
-
-    async def warm(self) -> None:
-        """Wait until every process is up that there may be."""
-        shop = self.workshop
-        clip = self.clip("warm", 1).clip
-
-        async def measure() -> None:
-            async with shop.readers.open(clip, lambda worker, *task: worker.run(*task)) as reader:
-                await reader.measure()
-
-        await asyncio.gather(*(shop.pool.run(None) for _ in shop.pool.workers))
-        await asyncio.gather(*(measure() for _ in range(2 * GPUS)))
-        for device in await asyncio.gather(*(shop.devices.take(1) for _ in shop.devices.all)):
-            shop.devices.give(device)
-
-    def pipeline(self) -> Pipeline:
-        output = self.folder / "output"
-        return Pipeline(self.workshop, self.settings, output, Silent(), identity={})
-
-    async def order(self, jobs: Sequence[Job]) -> list[Job]:
-        return await longest_first(jobs, self.workshop.readers, self.workshop.cores.total)
-
-    def clip(self, name: str, frames: int, *shape: int) -> Job:
-        path = self.folder / f"{name}.sim"
-        write_clip(path, frames, *(shape or (SIDE, SIDE)))
-        return Job(path, path.with_suffix(".txt"), name)
-
-    def processes(self) -> list[Any]:
-        """All workers."""
-        shop = self.workshop
-        devices = [device.worker for device in shop.devices.all]
-        return [*shop.pool.workers, *devices, *shop.readers.workers]
-
-    def traffic(self) -> int:
-        """Bytes that went through all sockets."""
-        return sum(worker.traffic for worker in self.processes())
-
-
-@asynccontextmanager
-async def simulation(
-    folder: Path, durations: Durations, cores: int, memory: str = MEMORY
-) -> AsyncIterator[Simulation]:
-    """A workshop as `frescod run` opens it, its processes started.
-
-    ``durations`` are those on a host of `HOST` cores.
-    """
-    durations = durations.on_faster_cores((HOST - GPUS) / (cores - GPUS))
-    settings = merge(
-        Layer(
-            "simulation",
-            {
-                "cpu.cores": cores,
-                "prefetch.memory": memory,
-                "key_frames.batch_size": BATCH_SIZE,
-            },
-        )
-    )
-    log = folder / "segments"
-    log.touch()
-    stages = SimpleNamespace(
-        devices=tuple(f"cuda:{i}" for i in range(GPUS)),
-        reader=ReaderStage(durations, BATCH_SIZE),
-        cpu=CpuStage(durations, log),
-        device=lambda name: DeviceStage(name, durations),
-    )
-    timeline = Timeline()
-    shop = open_workshop(settings, stages, timeline, print, lambda: None)
-    try:
-        await shop.start()
-        simulated = Simulation(folder, durations, shop, timeline, settings, log)
-        await simulated.warm()
-        yield simulated
-    finally:
-        await shop.close()
-
-
-def frames_of(count: int) -> int:
-    """Frames of a clip of so many windows, with a key frame every fifth: 8 in the first, then 6."""
-    return 5 * (6 * count + 1) + 1
-
-
-def windows_of(jobs: Sequence[Job]) -> list[Window]:
-    """All windows of the clips."""
-    plans = [plan_clip(job.clip, BATCH_SIZE) for job in jobs]
-    return [w for plan in plans for w in windows(plan, steps=15, control=True, flows=False)]
-
-
-def mixed(count: int, longest: int) -> list[tuple[int, ...]]:
-    """Clips of 1 to ``longest`` windows, as many between n and 2n as between 2n and 4n."""
-    lengths = random.Random(0)
-    return [(frames_of(round(longest ** lengths.random())),) for _ in range(count)]
-
-
-# --- what the timeline tells -------------------------------------------------------------------
-
-
-def chosen(spans: Spans, run: str, name: str) -> Any:
-    """Which spans are work of a stage, in the clips of one run."""
-    of_run = np.array([job.startswith(f"{run}-") for job in spans.jobs])
-    return spans.of(name=name, work=True) & of_run[spans.job]
-
-
-def extent(spans: Spans, which: Any) -> tuple[float, float]:
-    """From the first beginning to the last end."""
-    return float(spans.begin[which].min()), float(spans.end[which].max())
-
-
-def share(spans: Spans, which: Any, tracks: int, first: float, last: float) -> float:
-    """How much of the time of so many tracks the chosen spans take."""
-    return spans.seconds(which, first, last) / (tracks * (last - first))
-
-
-def worked(sim: Simulation, run: str, name: str, jobs: Sequence[Job]) -> float:
-    """How much of a stage's spans its workers were at it; messages are the rest."""
-    spans, durations, nominal = sim.timeline.spans(), sim.durations, 0.0
-    for window in windows_of(jobs):
-        if name == "translate":
-            nominal += durations.key_frame * len(window.key_numbers)
-        else:
-            nominal += sum(durations.segment(end - begin - 1) for begin, end in window.segments)
-    which = chosen(spans, run, name)
-    return nominal * durations.scale / float((spans.end - spans.begin)[which].sum())
-
-
-def saturated(spans: Spans, which: Any, count: int) -> tuple[float, float]:
-    """From the first to the last moment at which so many spans went on at once."""
-    times = np.concatenate([spans.begin[which], spans.end[which]])
-    change = np.repeat([1, -1], which.sum())
-    order = np.lexsort((change, times))  # ends before beginnings
-    full = times[order][np.cumsum(change[order]) >= count]
-    return (float(full.min()), float(full.max())) if len(full) else (0.0, 0.0)
-
-
-# --- the questions -----------------------------------------------------------------------------
 
 
 async def devices(table: Table, folder: Path, options: Any) -> None:
@@ -283,7 +117,6 @@ def report_overhead(
     all_windows = windows_of(jobs)
     count = len(all_windows)
     each = cpu / count
-    delays = segment_delays(sim)
     layouts = sum(window.layout().nbytes for window in all_windows)
     table.head("What scheduling costs")
     table.row("supervisor, CPU time a window", f"{1e3 * each:.1f} ms")
@@ -291,37 +124,11 @@ def report_overhead(
         load = each / seconds
         bound = "< 2 % of a core a GPU"
         table.row(f"at {seconds} s a window", f"{100 * load:.2f} %", bound, load < 0.02)
-    middle, worst = 1e3 * float(np.median(delays)), 1e3 * max(delays)
-    table.row(
-        "key frames ready to first propagation, median", f"{middle:.1f} ms", "< 20 ms", middle < 20
-    )
-    late = 1e3 * float(np.quantile(delays, 0.95))
-    table.row(f"95 of 100 ({len(delays)} with free cores)", f"{late:.1f} ms")
-    table.row("worst", f"{worst:.1f} ms")
     table.row("through sockets, a window", f"{sent / count / 1024:.1f} KiB")
     table.row(
         f"in blocks, a window of {SIDE}x{SIDE}",
         f"{layouts / count / MIB:.1f} MiB: {layouts / sent:.0f} times as much",
     )
-
-
-def segment_delays(sim: Simulation) -> list[float]:
-    """Seconds from a window's key frames, on the device, to its first segment, in the worker.
-
-    Of windows that find as many cores free as they have segments.
-    """
-    first: dict[float, float] = {}
-    for line in sim.log.read_text().splitlines():
-        ready, begun = map(float, line.split())
-        first[ready] = min(begun, first.get(ready, begun))
-    spans = sim.timeline.spans()
-    zero = time.monotonic() - sim.timeline.now()
-    on_core = spans.of("cpu", work=True) | spans.of("reader", work=True)
-    begins, ends = np.sort(spans.begin[on_core]), np.sort(spans.end[on_core])
-    times = np.array(list(first)) - zero
-    used = np.searchsorted(begins, times) - np.searchsorted(ends, times)
-    free = used + BATCH_SIZE <= sim.workshop.cores.total
-    return [begun - ready for (ready, begun), f in zip(first.items(), free, strict=True) if f]
 
 
 def report_mix(table: Table, sim: Simulation, jobs: Sequence[Job]) -> None:
@@ -388,6 +195,19 @@ async def cpus(table: Table, folder: Path, options: Any) -> None:
     table.row("GPUs busy", percent(share(spans, translated, GPUS, *extent(spans, translated))))
 
 
+async def latency(table: Table, folder: Path, options: Any) -> None:
+    """4: how soon cores that are free go on with a window, eight of them at the same moment."""
+    durations = Durations(scale=4 * options.scale)
+    async with simulation(folder, durations, options.cores) as sim:
+        await sim.run("latency", [(frames_of(3) - i,) for i in range(GPUS)])
+        delays = 1e3 * np.array(segment_delays(sim))
+    middle, late, worst = np.quantile(delays, [0.5, 0.95, 1])
+    table.head(f"From key frames to propagation ({len(delays)} windows with free cores)")
+    table.row("median", f"{middle:.1f} ms", "< 20 ms", bool(middle < 20))
+    table.row("95 of 100", f"{late:.1f} ms")
+    table.row("worst", f"{worst:.1f} ms", "< 20 ms", bool(worst < 20))
+
+
 async def memory(table: Table, folder: Path, options: Any) -> None:
     """5: shared memory as the kernel counts it, and clips that only wait."""
     limit = "2GiB"
@@ -417,38 +237,6 @@ async def memory(table: Table, folder: Path, options: Any) -> None:
         "0",
         sampler.mapped == 0,
     )
-
-
-@dataclass
-class Sampler:
-    """What processes hold of blocks, by what the kernel says."""
-
-    pids: Sequence[int]
-    peak: int = 0
-    mapped: int = 0
-    count: int = 0
-
-    async def sample(self) -> None:
-        """Until cancelled."""
-        while True:
-            self.peak = max(self.peak, allocated(self.pids))
-            maps = Path("/proc/self/maps").read_text()
-            self.mapped = max(self.mapped, maps.count("memfd:frescod"))
-            self.count += 1
-            await asyncio.sleep(0.02)
-
-
-def allocated(pids: Sequence[int]) -> int:
-    """Bytes of memory in all blocks that any of the processes holds."""
-    blocks: dict[int, int] = {}
-    for pid in pids:
-        with suppress(FileNotFoundError):
-            for entry in os.scandir(f"/proc/{pid}/fd"):
-                with suppress(FileNotFoundError):
-                    if os.readlink(entry.path).startswith("/memfd:frescod"):
-                        status = os.stat(entry.path)
-                        blocks[status.st_ino] = status.st_blocks * 512
-    return sum(blocks.values())
 
 
 async def queue(table: Table, folder: Path, options: Any) -> None:
@@ -495,7 +283,7 @@ def percent(figure: float) -> str:
     return f"{100 * figure:.1f} %"
 
 
-QUESTIONS = {"devices": devices, "cpus": cpus, "memory": memory, "queue": queue}
+QUESTIONS = {"devices": devices, "cpus": cpus, "latency": latency, "memory": memory, "queue": queue}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

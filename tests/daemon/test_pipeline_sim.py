@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import pipeline_sim
-from benchmarks.pipeline_sim import Table, allocated, frames_of, saturated, share
+from benchmarks import pipeline_sim, simulation
+from benchmarks.pipeline_sim import Table
 from benchmarks.simulated import Durations, plan_clip, write_clip
+from benchmarks.simulation import allocated, frames_of, saturated, share
 from daemon.timeline import Timeline
 from io_pipeline.blocks import Block, Layout
 
@@ -17,8 +18,9 @@ from io_pipeline.blocks import Block, Layout
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Two GPUs and ten cores; what the benchmark's options would be."""
-    monkeypatch.setattr(pipeline_sim, "GPUS", 2)
-    monkeypatch.setattr(pipeline_sim, "HOST", 12)
+    for module in (pipeline_sim, simulation):
+        monkeypatch.setattr(module, "GPUS", 2)
+        monkeypatch.setattr(module, "HOST", 12)
     return SimpleNamespace(scale=0.001, run=0.29, size=0.8, cores=12)
 
 
@@ -28,7 +30,7 @@ def test_all_that_devices_are_asked(
     asyncio.run(pipeline_sim.devices(Table(), tmp_path, small))
     told = capsys.readouterr().out
     assert "GPUs busy, first to last translation" in told
-    assert "key frames ready to first propagation" in told
+    assert "through sockets, a window" in told
     assert "fixed split" in told
 
 
