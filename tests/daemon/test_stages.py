@@ -210,7 +210,7 @@ class TestStages:
 def test_no_torch_in_the_supervisor() -> None:
     program = """
 import sys
-import daemon.cli, daemon.stages, daemon.weights
+import daemon.cli, daemon.one_shot, daemon.stages, daemon.weights
 assert not {"torch", "numba", "scipy", "diffusers", "transformers"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

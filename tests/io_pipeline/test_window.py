@@ -1,0 +1,92 @@
+"""Windows of any clip: every frame in one of them, every segment between two key frames."""
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fresco_core.keyframes import batch_key_frames, select_key_frames
+from io_pipeline.blocks import Block
+from io_pipeline.clip_info import ClipInfo
+from io_pipeline.colour import Colour
+from io_pipeline.plan import ClipPlan
+from io_pipeline.window import Window, windows
+
+
+def plan(frames: int, interval: int, batch_size: int) -> ClipPlan:
+    info = ClipInfo(
+        path=Path("a.mp4"),
+        width=96,
+        height=64,
+        frame_count=frames,
+        times=tuple(range(frames)),
+        end=frames,
+        time_base=Fraction(1, 25),
+        frame_rate=Fraction(25),
+        rotation=0,
+        mirrored=False,
+        pixel_aspect=Fraction(1),
+        colour=Colour(1, 1, 1, False),
+        sound_tracks=0,
+        codec="h264",
+        pixel_format="yuv420p",
+        engine="pyav",
+        warnings=(),
+    )
+    keys = select_key_frames(np.zeros(frames), interval, interval)
+    return ClipPlan(info, (64, 128), keys, batch_key_frames(keys, batch_size))
+
+
+def cut(frames: int, interval: int = 5, batch_size: int = 4, **kind: bool) -> list[Window]:
+    options = {"control": True, "flows": False} | kind
+    return list(windows(plan(frames, interval, batch_size), steps=15, **options))
+
+
+@given(st.integers(1, 200), st.integers(1, 12), st.integers(3, 16))
+def test_every_frame_is_new_once_and_every_segment_ends_at_key_frames(
+    frames: int, interval: int, batch_size: int
+) -> None:
+    chosen = plan(frames, interval, batch_size)
+    cuts = cut(frames, interval, batch_size)
+    seen: list[int] = []
+    ends: list[tuple[int, int]] = []
+    for window in cuts:
+        numbers = range(window.first_frame, window.first_frame + window.frame_count)
+        seen += numbers[window.new_frames]
+        ends += [(numbers[a], numbers[b]) for a, b in window.segments]
+        assert [numbers[offset] for offset in window.key_offsets] == list(window.key_numbers)
+        assert window.count == len(cuts)
+    assert seen == list(range(frames))
+    keys = chosen.key_numbers
+    assert ends == list(itertools.pairwise(keys))
+
+
+def test_arrays() -> None:
+    first, second = cut(26)
+    assert (first.first_frame, first.key_numbers) == (0, (0, 5, 10, 15))
+    assert (second.first_frame, second.key_numbers) == (15, (20, 25))
+    with Block.create(second.layout()) as block:
+        shapes = {array.name: array.shape for array in second.layout().arrays}
+        assert shapes == {
+            "frames": (11, 64, 128, 3),
+            "keys": (3, 64, 128, 3),
+            "carry_latents": (15, 2, 4, 8, 16),
+            "carry_frames": (2, 64, 128, 3),
+            "results": (11, 64, 128, 3),
+            "controls": (2, 2, 64, 128),
+            "carry_controls": (2, 64, 128),
+            "previous_control": (64, 128),
+        }
+        assert block["carry_latents"].dtype == np.float32
+
+
+def test_what_is_not_needed_takes_no_memory() -> None:
+    (plain,) = cut(6, control=False)
+    names = {array.name for array in plain.layout().arrays}
+    assert not names & {"controls", "carry_controls", "previous_control", "flows"}
+    (flowing,) = cut(6, flows=True)
+    (flows,) = (array for array in flowing.layout().arrays if array.name == "flows")
+    assert (flows.shape, flows.dtype) == ((2, 5, 2, 64, 128), "<f2")
