@@ -66,17 +66,17 @@ def test_every_frame_is_new_once_and_every_segment_ends_at_key_frames(
 
 def test_arrays() -> None:
     first, second = cut(26)
-    assert (first.first_frame, first.key_numbers) == (0, (0, 5, 10, 15))
-    assert (second.first_frame, second.key_numbers) == (15, (20, 25))
+    assert (first.first_frame, first.key_numbers) == (0, (0, 5, 10))
+    assert (second.first_frame, second.key_numbers) == (10, (15, 20, 25))
     with Block.create(second.layout()) as block:
         shapes = {array.name: array.shape for array in second.layout().arrays}
         assert shapes == {
-            "frames": (11, 64, 128, 3),
-            "keys": (3, 64, 128, 3),
+            "frames": (16, 64, 128, 3),
+            "keys": (4, 64, 128, 3),
             "carry_latents": (15, 2, 4, 8, 16),
             "carry_frames": (2, 64, 128, 3),
-            "results": (11, 64, 128, 3),
-            "controls": (2, 2, 64, 128),
+            "results": (16, 64, 128, 3),
+            "controls": (2, 3, 64, 128),
             "carry_controls": (2, 64, 128),
             "previous_control": (64, 128),
         }
