@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from daemon.failures import reason
 from daemon.workers import Worker, WorkerDied
 from fresco_core.errors import FrescodError
 from io_pipeline.worker import Stage, TaskError
@@ -50,8 +51,8 @@ class _Request:
 
     first: bool  # it has not had one before
     length: int  # negative
+    number: int
     order: int
-    number: int = field(compare=False)
     device: asyncio.Future[Device] = field(compare=False)
 
 
@@ -124,7 +125,7 @@ class Devices:
         if again and not (self._free or self._starting or self.failure):
             raise DeviceLost("its device is lost")
         future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
-        request = _Request(not again, -length, next(self._order), number, future)
+        request = _Request(not again, -length, number, next(self._order), future)
         self._waiting.append(request)
         self._expected.discard(number)
         self._offer()
@@ -200,7 +201,9 @@ class Devices:
                     return self._fail(error)
                 return self._lose(device, str(error), error)
             except TaskError as error:
-                return self._lose(device, str(error), FrescodError(str(error)))
+                failure = FrescodError(reason(error))
+                failure.__cause__ = error
+                return self._lose(device, str(failure), failure)
             else:
                 self._ready.set()
                 self._free.append(device)

@@ -24,3 +24,13 @@ def reason(error: Exception) -> str:
         kind, message = error.type_name, error.message
     text = " ".join(message.split())
     return f"unexpected {kind}: {text[:300]} (run with --debug for details)"
+
+
+def details(error: Exception) -> str:
+    """For whoever looks for the cause: a worker's traceback, or where its threads stood."""
+    for found in (error, error.__cause__):
+        if isinstance(found, TaskError):
+            return found.trace
+        if isinstance(found, WorkerDied):
+            return found.output
+    return repr(error)

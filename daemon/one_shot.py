@@ -73,7 +73,9 @@ def run_folder(
 
         if inbox.jobs:
             stages = make_stages(settings)
-            workshop = open_workshop(settings, stages, recorded, watching.warn, on_start)
+            workshop = open_workshop(
+                settings, stages, recorded, watching.warn, on_start, watching.trace
+            )
             pipeline = Pipeline(
                 workshop, settings, output, watching, identity=stages.identity, debug=debug
             )

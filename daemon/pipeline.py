@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from daemon.devices import DeviceLost
-from daemon.failures import first_cause, reason
+from daemon.failures import details, first_cause, reason
 from daemon.jobs import Fingerprints, Job, JobResult, Outcome, fingerprints, is_done
 from daemon.manifest import manifest
 from daemon.memory import Account
@@ -152,11 +152,11 @@ class Pipeline:
                     await self._continue(job, number, prints, slot, force)
             except Exception as error:
                 cause = first_cause(error)
-                if cause is self.workshop.devices.failure:
-                    raise cause from None
-                outcome, why = Outcome.FAILED, reason(cause)
                 if self._debug:
-                    self.progress.trace(getattr(cause, "trace", "") or repr(cause))
+                    self.progress.trace(details(cause))
+                if cause is self.workshop.devices.failure:
+                    raise cause from cause.__cause__
+                outcome, why = Outcome.FAILED, reason(cause)
         result = JobResult(job.clip, outcome, time.monotonic() - start, why, folder)
         self.progress.end(job, result)
         return result

@@ -9,7 +9,7 @@ from daemon.memory import Memory, budget_bytes
 from daemon.readers import Readers
 from daemon.settings import Settings
 from daemon.timeline import Timeline
-from daemon.workers import WorkerPool
+from daemon.workers import Worker, WorkerPool
 from daemon.workshop import Workshop, WorkshopOptions
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ def open_workshop(
     timeline: Timeline,
     on_warning: Callable[[str], None],
     on_start: Callable[[], None],
+    on_details: Callable[[str], None] = lambda text: None,
 ) -> Workshop:
     """Everything that clips are made with; no process is started yet.
 
-    ``on_start`` is called when the devices are.
+    ``on_start`` is called when the devices are; ``on_details`` as `Workshop` has it.
 
     Raises:
         ConfigError: the machine has not the memory that ``prefetch.memory`` asks for.
@@ -34,7 +35,7 @@ def open_workshop(
     gpus = sum(name.startswith("cuda") for name in names)
     # A GPU keeps one core busy that feeds it; a CPU device takes its cores as any task does.
     cores = max(1, (settings.cpu.cores or usable_cores()) - gpus)
-    threads = max(1, cores // (2 * len(names)))
+    threads = 1 if gpus else max(1, cores // (2 * len(names)))
     limits = settings.timeouts
     deadlines = {
         "start": limits.load,
@@ -49,13 +50,20 @@ def open_workshop(
         "publish": limits.publish,
         "save": limits.publish,
     }
+
+    def on_pool(event: str, worker: Worker, detail: str) -> None:
+        if event == "died":
+            on_warning(f"{worker.name}: {detail}; its task is done again")
+            if worker.late:
+                on_details(worker.output)
+
     memory = Memory(
         budget_bytes(settings.prefetch.memory, len(names)),
         lambda used: timeline.counter("shared memory", used),
     )
     return Workshop(
         Readers(stages.reader, settings.clips.decoder, deadlines=deadlines),
-        WorkerPool("cpu", stages.cpu, cores, deadlines=deadlines),
+        WorkerPool("cpu", stages.cpu, cores, deadlines=deadlines, on_event=on_pool),
         Devices(names, stages.device, deadlines=deadlines, threads=threads, on_event=on_warning),
         Budget(cores),
         memory,
@@ -68,4 +76,5 @@ def open_workshop(
         ),
         on_warning,
         on_start,
+        on_details,
     )

@@ -96,6 +96,11 @@ class Worker:
         return self._busy
 
     @property
+    def late(self) -> bool:
+        """Whether it was killed because a phase made no progress."""
+        return bool(self._late)
+
+    @property
     def output(self) -> str:
         """The last 64 KiB that it wrote to standard output and error."""
         return self._process.output if self._process else ""

@@ -20,7 +20,7 @@ from daemon.readers import Reader, Readers
 from daemon.runner import Runner
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, MapTask, WindowWork
-from daemon.workers import Worker, WorkerDied, WorkerPool
+from daemon.workers import Worker, WorkerDied, WorkerPool, WorkerTimeout
 from fresco_core.errors import ClipError, FrescodError
 from fresco_core.keyframes import MIN_BATCH_SIZE
 from io_pipeline import checkpoint
@@ -68,7 +68,8 @@ class WorkshopOptions:
 class Workshop:
     """Readers, CPU pool and devices behind one method for each step.
 
-    ``on_warning(text)`` hears what the user should know.
+    ``on_warning(text)`` hears what the user should know, ``on_details(text)`` where a process stood
+    that made no progress.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Workshop:
         options: WorkshopOptions,
         on_warning: Callable[[str], None],
         on_start: Callable[[], None] = lambda: None,
+        on_details: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.readers = readers
         self.pool = pool
@@ -92,6 +94,7 @@ class Workshop:
         self.options = options
         self._on_warning = on_warning
         self._on_start = on_start
+        self._on_details = on_details
         self._starting: asyncio.Future[None] | None = None
         self._batch_sizes: dict[
             tuple[int, int], int
@@ -274,6 +277,8 @@ class Workshop:
                 )
             except (WorkerDied, FatalError) as death:
                 reason = getattr(death, "reason", str(death))
+                if isinstance(death, WorkerTimeout):
+                    self._on_details(death.output)
                 self.devices.died(device)
                 clip.deaths += 1
                 if clip.deaths == ATTEMPTS:

@@ -279,7 +279,10 @@ def test_an_unexpected_error_in_loading_loses_the_device(
         plan["cuda:1"] = [None, TaskError("RuntimeError", "CUDA error", "trace")]
         rig.devices.start()
         device = await rig.devices.take(1)
-        assert rig.told == ["cuda:0 is lost, the others carry on: RuntimeError: CUDA error"]
+        assert rig.told == [
+            "cuda:0 is lost, the others carry on: unexpected RuntimeError: CUDA error (run with "
+            "--debug for details)"
+        ]
         rig.worker("cuda:1").alive = False
         rig.devices.give(device)
         with pytest.raises(FrescodError, match="CUDA error"):

@@ -1,8 +1,8 @@
 import pytest
 
-from daemon.failures import first_cause, reason
+from daemon.failures import details, first_cause, reason
 from daemon.workers import WorkerDied, WorkerTimeout
-from fresco_core.errors import ClipError
+from fresco_core.errors import ClipError, FrescodError
 from io_pipeline.worker import TaskError
 
 
@@ -41,3 +41,13 @@ def test_one_line(error: Exception, text: str) -> None:
 
 def test_a_long_message_is_cut() -> None:
     assert len(reason(ValueError("x" * 1000))) < 400
+
+
+def test_details() -> None:
+    trace = "Traceback ..."
+    error = TaskError("RuntimeError", "no", trace)
+    lost = FrescodError("no device is left")
+    lost.__cause__ = error
+    assert details(error) == details(lost) == trace
+    assert details(WorkerDied("step made no progress in 5 s", "Thread 0x1")) == "Thread 0x1"
+    assert details(ValueError("odd")) == "ValueError('odd')"

@@ -32,8 +32,8 @@ def workshop(*devices: str, **values: Any) -> Workshop:
     [
         (("cpu",), 16, 8),
         (("cpu", "cpu"), 16, 4),
-        (("cuda:0",), 15, 7),  # a core for who feeds the GPU
-        (("cuda:0", "cuda:1", "cpu"), 14, 2),
+        (("cuda:0",), 15, 1),  # a core for who feeds the GPU
+        (("cuda:0", "cuda:1", "cpu"), 14, 1),
         (tuple(f"cuda:{i}" for i in range(16)), 1, 1),
     ],
 )
@@ -69,3 +69,21 @@ def test_every_phase_has_its_deadline() -> None:
     deadlines = shop.pool.workers[0]._deadlines
     for name, seconds in {**names, "start": 1, "map": 3, "maps": 3, "flow": 3, "task": 5}.items():
         assert deadlines[name] == seconds, name
+
+
+def test_what_happens_in_the_pool_is_told() -> None:
+    told: list[str] = []
+    stages: Any = SimpleNamespace(reader="r", cpu="c", devices=("cpu",), device=lambda name: name)
+    shop = open_workshop(
+        merge(), stages, Timeline(), told.append, lambda: None, lambda text: told.append(text)
+    )
+    tell: Any = shop.pool._on_event
+    tell("started", SimpleNamespace(name="cpu-0"), "")
+    tell("died", SimpleNamespace(name="cpu-0", late=False), "killed by SIGKILL")
+    late = SimpleNamespace(name="cpu-1", late=True, output="Thread 0x1 stood here")
+    tell("died", late, "map made no progress in 5 s")
+    assert told == [
+        "cpu-0: killed by SIGKILL; its task is done again",
+        "cpu-1: map made no progress in 5 s; its task is done again",
+        "Thread 0x1 stood here",
+    ]
