@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from daemon.budget import Budget
 from daemon.devices import Device, Devices
@@ -43,7 +43,11 @@ from io_pipeline.writing import DiskFullError
 # Who goes first where cores are short: what frees memory, then what feeds devices.
 PUBLISH, READ, DRAW, PROPAGATE = range(4)
 ATTEMPTS = 3
-_AGAIN = 2.0  # seconds between two tries for memory or disk space
+# Seconds between two tries for memory or disk space: the first ones, and the most there may be.
+# Whole windows are encoded in vain where the disk is full.
+_AGAIN, _SELDOM = 2.0, 60.0
+
+T = TypeVar("T")
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -376,17 +380,29 @@ class Workshop:
 
     async def _disk(self, clip: ClipWork, task: Any, work: WindowWork | None) -> Any:
         """Run a task that writes; where the disk is full, wait for space and do it again."""
-        full_since = None
+        return await self.until_space(
+            clip, lambda: self._cpu(clip, "publish", task, (PUBLISH, clip.number), work)
+        )
+
+    async def until_space(self, clip: ClipWork, write: Callable[[], Awaitable[T]]) -> T:
+        """Do what writes to the clip's staging folder; again, less and less often, where it cannot.
+
+        Raises:
+            DiskFullError: there was no space in the time that is given to it.
+        """
+        pause, give_up = _AGAIN, None
         while True:
             try:
-                return await self._cpu(clip, "publish", task, (PUBLISH, clip.number), work)
+                return await write()
             except DiskFullError:
-                full_since = full_since or time.monotonic()
-                if time.monotonic() - full_since >= self.options.space_timeout:
+                now = time.monotonic()
+                give_up = give_up or now + self.options.space_timeout
+                if now >= give_up:
                     raise
                 self.warn(clip, f"no space left for {clip.staging}: waiting for some")
                 with self.timeline.wait(None, "disk", clip.name):
-                    await asyncio.sleep(_AGAIN)
+                    await asyncio.sleep(min(pause, give_up - now))
+                pause = min(2 * pause, _SELDOM)
 
     def warn(self, clip: ClipWork, text: str) -> None:
         """Tell the user, once for each clip, and the clip's manifest."""

@@ -156,7 +156,7 @@ class TestOutOfMemory:
 def test_a_full_disk_is_waited_for(
     rig: Rig, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop, "_AGAIN", 0.2)
+    monkeypatch.setattr(workshop, "_AGAIN", 0.05)
     space = rig.folder / "space"
     full = partial(fail_unless, space, DiskFullError("a: cannot be written (No space left)"))
     faults = [Fault(event, full, times=9999) for event in ("publish a 0", "save a 1", "join a")]
