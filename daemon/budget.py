@@ -4,9 +4,8 @@ import asyncio
 import heapq
 import itertools
 import os
-from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from io_pipeline.control_groups import control_groups
 
 
 class Budget:
@@ -54,11 +53,12 @@ class Budget:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, by affinity and by its control group's quota."""
+    """Cores that this process may use, by affinity and by the quota of its control groups."""
     cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no control group, or no quota: "max"
-        pass
+    for group in control_groups():
+        try:
+            quota, period = (group / "cpu.max").read_text().split()
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+        except (OSError, ValueError):  # no such controller there, or no quota: "max"
+            continue
     return cores

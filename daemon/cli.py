@@ -174,8 +174,8 @@ def run(
 ) -> int:
     """Translate a folder of clips, then end.
 
-    Exit code: 0 all done, 1 some clips failed, 2 wrong usage, 69 no usable device, 78 wrong
-    settings or missing weights.
+    Exit code: 0 all done, 1 some clips failed, 2 wrong usage, 69 no usable device, 75 another run
+    writes there, 78 wrong settings or missing weights, 130 or 143 interrupted.
     """
     settings, warnings = gather_settings(**options)
     from daemon.one_shot import run_folder

@@ -1,11 +1,12 @@
 """One-shot mode: a folder of clips, done once, and a closing summary."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 import click
@@ -20,9 +21,10 @@ from daemon.progress import Progress, summary, watch
 from daemon.settings import Settings
 from daemon.setup import open_workshop
 from daemon.stages import make_stages
-from daemon.timeline import Timeline
+from daemon.timeline import Timeline, check_place
 from daemon.weights import require_weights
-from fresco_core.errors import ConfigError
+from fresco_core.errors import ConfigError, FrescodError
+from io_pipeline.staging import Staging
 
 
 class Interrupted(Exception):
@@ -58,6 +60,8 @@ def run_folder(
         inbox = scan(clips, prompts, output)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    if timeline is not None:
+        check_place(timeline)
     recorded = Timeline()
     with ExitStack() as stack, progress or watch() as watching:
         for warning in warnings:
@@ -66,8 +70,12 @@ def run_folder(
         if not inbox.jobs and not results:
             watching.warn(f"no clips (.mp4 .avi .mov .mkv) in {printable(clips)}")
 
+        ours = False
+
         def on_start() -> None:
+            nonlocal ours
             stack.enter_context(held(output))
+            ours = True
             watching.note("loading models")
             require_weights(settings)
 
@@ -80,17 +88,41 @@ def run_folder(
                 workshop, settings, output, watching, identity=stages.identity, debug=debug
             )
             try:
-                results[:0] = asyncio.run(_run(pipeline, inbox.jobs, force))
+                taken = asyncio.run(_run(pipeline, inbox.jobs, force))
             except Interrupted as error:
                 if error.number is signal.SIGINT:
                     raise KeyboardInterrupt from None
+                click.echo("frescod: terminated; the same command goes on from here", err=True)
                 sys.exit(128 + error.number)
             finally:
                 if timeline is not None:
-                    recorded.write(timeline)
+                    _write(recorded, timeline, watching)
+            places = {job.clip: place for place, job in enumerate(inbox.jobs)}
+            results[:0] = sorted(taken, key=lambda result: places[result.clip])
+            _tidy(output, inbox.jobs, ours)
     held_up = recorded.summary() if any(r.outcome is Outcome.DONE for r in results) else ()
     click.echo(summary(results, time.monotonic() - start, output, extra=held_up))
     return int(any(result.outcome is Outcome.FAILED for result in results))
+
+
+def _tidy(output: Path, jobs: Sequence[Job], ours: bool) -> None:
+    """Remove what a run has left that was killed between showing a result and tidying up.
+
+    Only where no other run is at work; ``ours``: the folder is held already.
+    """
+    left = [staging for job in jobs if (staging := Staging(output, job.name)).is_shown]
+    if left:
+        with suppress(FrescodError), nullcontext() if ours else held(output):
+            for staging in left:
+                staging.remove()
+
+
+def _write(recorded: Timeline, path: Path, watching: Progress) -> None:
+    """A night's results count more than how they came about: what cannot be written is told."""
+    try:
+        recorded.write(path)
+    except FrescodError as error:
+        watching.warn(str(error))
 
 
 def _without_prompt(inbox: Inbox, prompts: Path, watching: Progress) -> list[JobResult]:
@@ -113,10 +145,12 @@ async def _run(pipeline: Pipeline, jobs: Sequence[Job], force: bool) -> list[Job
         FrescodError: what ends the run.
     """
     workshop = pipeline.workshop
-    received: list[signal.Signals] = []
+    received: list[signal.Signals] = []  # the first ends the run, the second the process
     run = asyncio.ensure_future(_in_order(pipeline, jobs, force))
 
     def stop(number: signal.Signals) -> None:
+        if received:
+            os._exit(128 + number)  # the workers go with it
         received.append(number)
         run.cancel()
 

@@ -128,7 +128,7 @@ class Pipeline:
 
     async def _publish(self, clip: ClipWork) -> None:
         """The windows' files as one result, under its name."""
-        facts = await self.workshop.devices.facts()
+        facts = await self.workshop.devices.facts(clip.devices)
         told = manifest(clip, self.settings, facts)
         for warning in await self.workshop.publish_clip(clip, self.output, told):
             self.workshop.warn(clip, warning)
@@ -145,8 +145,6 @@ class Pipeline:
                 prints = await asyncio.to_thread(fingerprints, job, self.settings)
                 if not force and await asyncio.to_thread(is_done, folder, prints):
                     outcome = Outcome.ALREADY_DONE
-                    # Left where a run was killed between showing the result and tidying up.
-                    await asyncio.to_thread(Staging(self.output, job.name).remove)
                 else:
                     await self.workshop.start()
                     await self._continue(job, number, prints, slot, force)
@@ -162,25 +160,35 @@ class Pipeline:
         return result
 
     async def _continue(
-        self, job: Job, number: int, prints: Fingerprints, slot: ExitStack, force: bool
+        self,
+        job: Job,
+        number: int,
+        prints: Fingerprints,
+        slot: ExitStack,
+        force: bool,
+        before: ClipWork | None = None,
     ) -> None:
-        """The clip from where an earlier run has left it."""
+        """The clip from where an earlier run, or this one (``before``), has left it."""
         prompt = read_prompt(job.prompt_file)
         staging = Staging(self.output, job.name)
         identity = {**self._identity, **prints.__dict__}
-        done = await asyncio.to_thread(staging.open, identity, fresh=force)
         clip = ClipWork(job, number, prints, prompt, Account(number), staging.folder)
+        if before is not None:
+            clip.take_over(before)
+        done = await self.workshop.until_space(
+            clip, lambda: asyncio.to_thread(staging.open, identity, fresh=force)
+        )
         clip.published, clip.translated = done.published, done.translated
-        clip.batches.update(done.batches)
+        clip.batches = dict(done.batches)
         try:
             await self._clip_or_nothing(clip, slot, staging)
         except ExceptionGroup as group:
             cause = first_cause(group)
             if isinstance(cause, DeviceLost):
-                await self._continue(job, number, prints, slot, force=False)
+                await self._continue(job, number, prints, slot, False, clip)
             elif isinstance(cause, CheckpointError) and not force:
                 self.workshop.warn(clip, f"{cause}: begun anew")
-                await self._continue(job, number, prints, slot, force=True)
+                await self._continue(job, number, prints, slot, True, clip)
             else:
                 raise
         except asyncio.CancelledError:  # the whole run is: what workers do is given up

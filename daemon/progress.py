@@ -41,9 +41,6 @@ class Progress(Protocol):
     def end(self, job: Job, result: JobResult) -> None:
         """A clip is finished, or has failed."""
 
-    def devices(self, text: str) -> None:
-        """What the devices are doing, in one line that replaces the last."""
-
     def note(self, text: str) -> None:
         """What is going on outside of any clip."""
 
@@ -94,9 +91,6 @@ class LogProgress:
             self._clip(job).error("failed", reason=printable(result.reason))
         else:
             self._clip(job).info(str(result.outcome), seconds=round(result.seconds, 1))
-
-    def devices(self, text: str) -> None:
-        pass  # the clips' lines say it
 
     def note(self, text: str) -> None:
         self._log.info(text)
@@ -162,7 +156,6 @@ class BarProgress:
     ) -> None:
         self._clock = clock
         self._clips: dict[Job, _Clip] = {}
-        self._devices = ""
         self._live = Live(
             console=console or Console(stderr=True),
             get_renderable=self.lines,
@@ -192,9 +185,6 @@ class BarProgress:
         else:
             self._print(f"{title}: {result.outcome}")
 
-    def devices(self, text: str) -> None:
-        self._devices = text
-
     def note(self, text: str) -> None:
         self._print(text)
 
@@ -218,8 +208,6 @@ class BarProgress:
         for clip in clips[:MAX_LINES]:
             table.add_row(*_cells(clip, now))
         below = [Text(f"+ {len(clips) - MAX_LINES} more")] if len(clips) > MAX_LINES else []
-        if self._devices:
-            below.append(Text(self._devices, no_wrap=True, overflow="ellipsis"))
         return Group(*([table] if clips else []), *below)
 
     def _print(self, text: str) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from daemon.workers import Worker, WorkerDied, WorkerTimeout
-from fresco_core.errors import ClipError
+from fresco_core.errors import ClipError, FrescodError
 from io_pipeline.blocks import Block
 from io_pipeline.plan import ClipPlan
 from io_pipeline.tasks import ClipSize, MeasureClip, OpenClip, PlanClip, ReadWindow
 from io_pipeline.window import Window
-from io_pipeline.worker import Stage
+from io_pipeline.worker import Stage, TaskError
 
+MEASURE = 10.0  # seconds for a header
 # How a reader's task is run: with a core, and in the timeline.
 Run = Callable[[Worker, Any, tuple[Block, ...]], Awaitable[Any]]
 
@@ -74,8 +75,9 @@ class Reader:
     async def measure(self) -> ClipSize:
         """Frames and pixels by the header; zeros where nothing can be said."""
         try:
-            size: ClipSize = await self._do(MeasureClip(self._clip))
-        except WorkerDied:
+            async with asyncio.timeout(MEASURE):  # then it is killed
+                size: ClipSize = await self._do(MeasureClip(self._clip))
+        except (WorkerDied, FrescodError, TaskError, TimeoutError):
             return ClipSize(0, 0)
         return size
 
@@ -128,11 +130,12 @@ class Reader:
             except WorkerDied as death:
                 self._next = None
                 deaths.append(death.reason)
+                self._warn(f"{self._worker.name}: {death.reason}; read again")
                 if isinstance(death, WorkerTimeout):
                     tries = [other for other in tries if other != decoder]
                 continue
             if decoder == second:
-                self._warn(f"read with another decoder, the first one failed: {deaths[-1]}")
+                self._warn("read with another decoder")
             return result
         raise ClipError(
             f"{self._clip}: no decoder can read it ({deaths[-1]}); copy it again or re-encode it"

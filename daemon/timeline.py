@@ -7,6 +7,7 @@ no track. Times are seconds on a monotonic clock since the timeline was made.
 Legend: N spans.
 """
 
+import os
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fresco_core.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
@@ -302,6 +305,21 @@ class Timeline:
             stream.writelines(self.chrome())
         with appearing(path.with_suffix(".png")) as file:
             file.write_bytes(draw(self.spans(), self.counters(), self.summary()))
+
+
+def check_place(path: Path) -> None:
+    """Tell before a night's work that `Timeline.write` will not be able to write there.
+
+    Raises:
+        ConfigError: it will not.
+    """
+    if not path.name or path.is_dir():
+        raise ConfigError(f"--timeline {path}: is a folder: give the name of a file")
+    if path.suffix.lower() == ".png":
+        raise ConfigError(f"{path}: the picture's name is made from the trace's: give a .json")
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"{path}: {folder} is no folder that can be written: choose another")
 
 
 def translation(spans: Spans) -> tuple[float, float]:

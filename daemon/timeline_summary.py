@@ -9,13 +9,15 @@ _REMEDIES = {
     "disk": "the disk of the output folder is full or slow",
     "frames": "more cores or a larger prefetch.windows would help",
     "memory": "a larger prefetch.memory would help",
-    "no job": "there were too few clips for all of them",
+    "no job": "at the beginning, at the end or in between none was ready",
     "worker": "processes were started or started again",
 }
 # Shares of the time below which nothing was held up, and above which something was busy.
 _LITTLE, _MOST = 0.03, 0.95
 # Seconds of work after the last translation, as a share of the whole, that are worth a word.
 _TAIL = 0.1
+# Share of the cores that are busy in it where more of them would help.
+_SHARED = 0.5
 
 
 def summary(spans: Spans) -> list[str]:
@@ -68,7 +70,7 @@ def _pool(spans: Spans, first: float, last: float) -> list[str]:
         return []
     total = count * (last - first)
     busy = spans.seconds(spans.of("cpu", work=True), first, last) / total
-    line = f"the CPU pool was busy {_percent(busy)}"
+    line = f"the CPU pool was busy {_percent(busy)} meanwhile"
     if busy < _MOST:
         return [line]
     stages = {
@@ -85,7 +87,12 @@ def _tail(spans: Spans, last: float) -> str:
     begin, end = float(spans.begin[work].min()), float(spans.end[work].max())
     if end - last < _TAIL * (end - begin):
         return ""
-    return f"work went on for {end - last:.0f} s after the last translation: more cores would help"
+    line = f"work went on for {end - last:.0f} s after the last translation"
+    count = sum(track.kind == "cpu" for track in spans.tracks)
+    busy = spans.seconds(spans.of("cpu", work=True), last, end)
+    # Where most cores were idle it was one clip's last frames, or the first call of something.
+    helps = count and busy > _SHARED * count * (end - last)
+    return f"{line}: more cores would help" if helps else line
 
 
 def _named(cause: str) -> str:

@@ -67,6 +67,11 @@ class Staging:
         self._root = output_root
         self._replaced = output_root / REPLACED / name
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the folder is only what was left of a result that has its name already."""
+        return self.folder.is_dir() and not keys_folder(self.folder).is_dir()
+
     def open(self, identity: Mapping[str, str], *, fresh: bool = False) -> Progress:
         """Continue what an earlier run with the same identity left here, or begin.
 
@@ -137,8 +142,7 @@ class Staging:
             found = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        # Without the folder of key frames, the result is already shown.
-        return bool(found == dict(identity)) and keys_folder(self.folder).is_dir()
+        return bool(found == dict(identity)) and not self.is_shown
 
     def _discard(self) -> None:
         """Remove the staging folder; half of it is not continued."""

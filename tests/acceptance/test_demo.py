@@ -13,7 +13,7 @@ def test_demo(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     places = {
         line.split("  ")[1]: Path(line.split()[-1])
-        for line in result.stdout.splitlines()
+        for line in result.stdout.partition("demo finished")[2].splitlines()
         if line.startswith("  ")
     }
     assert set(places) == {"clip", "result", "comparison", "contact sheet"}

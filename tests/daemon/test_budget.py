@@ -138,8 +138,11 @@ def test_never_too_many_and_none_is_lost(
 def test_cores_of_a_control_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cores: int
 ) -> None:
-    monkeypatch.setattr(budget, "CGROUP", tmp_path)
+    monkeypatch.setattr(budget, "control_groups", lambda: [tmp_path / "own", tmp_path])
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     assert usable_cores() == 8  # no such file
-    (tmp_path / "cpu.max").write_text(text)
-    assert usable_cores() == cores
+    for folder in (tmp_path / "own", tmp_path):
+        folder.mkdir(exist_ok=True)
+        (folder / "cpu.max").write_text(text)
+        assert usable_cores() == cores
+        (folder / "cpu.max").unlink()

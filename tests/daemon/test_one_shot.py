@@ -1,5 +1,6 @@
 """A folder from clips to results, in this process, with a tiny random-weight model."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from daemon.demo_clip import render_clip
 from daemon.one_shot import run_folder
 from daemon.output_folder import BusyError, held
 from daemon.settings import Settings
+from fresco_core.errors import ConfigError
 from fresco_core.tiny_model import make_tiny_model
+from io_pipeline.staging import Staging
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +110,44 @@ def test_no_torch_for_a_folder_without_clips(tmp_path: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+class TestDoneAlready:
+    """A clip that is done is not touched, whatever lies in the staging folder under its name."""
+
+    def test_the_work_of_another_run_stays(
+        self, tiny: dict[str, object], clips: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "out"
+        assert run_folder(clips, clips, output, settings(tiny)) == 0
+        at_work = Staging(output, "a")
+        with held(output):
+            at_work.open({"settings": "other"})
+            assert run_folder(clips, clips, output, settings(tiny)) == 0
+        assert at_work.folder.is_dir()
+
+    def test_what_a_killed_run_has_left_is_removed(
+        self, tiny: dict[str, object], clips: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "out"
+        assert run_folder(clips, clips, output, settings(tiny)) == 0
+        left = Staging(output, "a")
+        left.open({"settings": "these"})
+        shutil.rmtree(left.folder / "result")
+        with held(output):
+            assert run_folder(clips, clips, output, settings(tiny)) == 0
+            assert left.folder.is_dir()
+        assert run_folder(clips, clips, output, settings(tiny)) == 0
+        assert [path.name for path in output.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("nowhere/t.json", "is no folder that can be written"), ("t.png", "give a .json")],
+)
+def test_a_timeline_that_cannot_be_written_is_refused_first(
+    clips: Path, tmp_path: Path, place: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        run_folder(clips, clips, tmp_path / "out", Settings(), timeline=tmp_path / place)
+    assert not (tmp_path / "out").exists()

@@ -251,9 +251,17 @@ class TestSummary:
             "(cuda:0 100 %, cuda:1 62 %)",
             "GPUs waited 19 % of the time, 19 % for control maps: "
             'more cores or control.device = "gpu" would help',
-            "the CPU pool was busy 25 %",
-            "work went on for 1 s after the last translation: more cores would help",
+            "the CPU pool was busy 25 % meanwhile",
+            "work went on for 1 s after the last translation",
         ]
+
+    def test_cores_that_went_on_together(self, timeline: Timeline, clock: Clock) -> None:
+        work(timeline, clock, timeline.track("cuda:0", "device"), 0, 5)
+        for number in range(2):
+            work(timeline, clock, timeline.track(f"cpu-{number}", "cpu"), 4, 9, "propagate")
+        assert timeline.summary()[-1] == (
+            "work went on for 4 s after the last translation: more cores would help"
+        )
 
     def test_busy_devices_and_a_busy_pool(self, timeline: Timeline, clock: Clock) -> None:
         work(timeline, clock, timeline.track("cpu", "device"), 0, 10)
@@ -263,7 +271,7 @@ class TestSummary:
         assert timeline.summary() == [
             "from first to last translation cpu worked 100 % of the time",
             "cpu held the rest up: more devices would be faster",
-            "the CPU pool was busy 100 % (propagate 70 %) and held the rest up: "
+            "the CPU pool was busy 100 % meanwhile (propagate 70 %) and held the rest up: "
             "more cores would help",
         ]
 
@@ -272,7 +280,7 @@ class TestSummary:
     ) -> None:
         work(timeline, clock, timeline.track("cuda:0", "device"), 0, 10)
         work(timeline, clock, timeline.track("cuda:1", "device"), 0, 5)
-        assert "25 % for a clip: there were too few clips" in timeline.summary()[1]
+        assert "25 % for a clip: at the beginning" in timeline.summary()[1]
 
     def test_of_nothing(self, timeline: Timeline) -> None:
         assert timeline.summary() == []
