@@ -1,6 +1,8 @@
 """A workshop as the settings want it."""
 
+import resource
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from daemon.budget import Budget, usable_cores
@@ -26,11 +28,14 @@ def open_workshop(
 ) -> Workshop:
     """Everything that clips are made with; no process is started yet.
 
-    ``on_start`` is called when the devices are; ``on_details`` as `Workshop` has it.
+    ``on_start`` is called when the devices are; ``on_details`` as `Workshop` has it. From now on
+    this process may have as many open files as the system lets it: every worker takes three, every
+    window one.
 
     Raises:
         ConfigError: the machine has not the memory that ``prefetch.memory`` asks for.
     """
+    _allow_open_files()
     names = stages.devices
     gpus = sum(name.startswith("cuda") for name in names)
     # A GPU keeps one core busy that feeds it; a CPU device takes its cores as any task does.
@@ -53,7 +58,7 @@ def open_workshop(
 
     def on_pool(event: str, worker: Worker, detail: str) -> None:
         if event == "died":
-            on_warning(f"{worker.name}: {detail}; its task is done again")
+            on_warning(f"{worker.name}: {detail}")
             if worker.late:
                 on_details(worker.output)
 
@@ -78,3 +83,9 @@ def open_workshop(
         on_start,
         on_details,
     )
+
+
+def _allow_open_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # the system's own bound has been lowered since
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

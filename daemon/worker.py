@@ -16,6 +16,9 @@ OnProgress = Callable[[str, int, int], None]
 """Called with (phase, done, count)."""
 
 LINGER = 1.0  # seconds that a process may live on without its socket
+# A phase's time is watched in parts. One that ends so many seconds late was none in which this
+# process could run: it, and its workers with it, or the whole machine had been stopped.
+PARTS, TOO_LATE = 4, 1.0
 # What a worker that is over its time gets, and for how many seconds it may go on after each.
 ESCALATION = ((signal.SIGUSR1, 1.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, math.inf))
 
@@ -57,6 +60,7 @@ class Worker:
 
     Attributes:
         facts: what the stage said of itself when it was ready.
+        loaded: whether the process, which may have ended since, got as far as that.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Worker:
     ) -> None:
         self.name = name
         self.facts: Any = None
+        self.loaded = False
         self._stage = stage
         self._deadlines = {"start": deadlines["task"], "load": deadlines["task"], **deadlines}
         self._threads = threads
@@ -89,6 +94,11 @@ class Worker:
     def alive(self) -> bool:
         """Whether its process runs."""
         return self._process is not None and not self._process.ended.done()
+
+    @property
+    def ready(self) -> bool:
+        """Whether its process runs and has loaded the stage."""
+        return self.alive and self.loaded
 
     @property
     def busy(self) -> bool:
@@ -116,17 +126,21 @@ class Worker:
         """Start the process and load the stage; what the stage says of itself.
 
         Raises:
-            WorkerDied: the process ended before it was ready.
+            WorkerDied: the process ended before it was ready, or the system has none to give.
             FrescodError, TaskError: what loading raised; the process has ended.
         """
         if self.alive:
             raise RuntimeError(f"{self.name} runs already")
-        self._late, self._stopped = "", False
-        self._process = WorkerProcess(self.name, self._threads, self._environment)
+        self._late, self._stopped, self.loaded = "", False, False
+        try:
+            self._process = WorkerProcess(self.name, self._threads, self._environment)
+        except OSError as error:
+            raise WorkerDied(f"cannot be started: {error.strerror}") from error
         answer = await self._exchange(self._stage, (), "start", None)
         if isinstance(answer, Failed):
             await self._end_of_process()
             raise answer.error
+        self.loaded = True
         self.facts = answer.facts
         return self.facts
 
@@ -224,25 +238,31 @@ class Worker:
             return WorkerTimeout(self._late, self._process.output)
         return WorkerDied(self._process.how_it_ended(), self._process.output)
 
-    def _enter(self, phase: str) -> None:
-        """A phase begins, or goes on: its time starts anew."""
+    def _enter(self, phase: str, part: int = 1) -> None:
+        """A phase begins, or goes on: its time starts anew, or its next part does."""
         self._leave()
         seconds = self._deadlines.get(phase, self._deadlines["task"])
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, self._expire, phase, seconds)
+        due = loop.time() + seconds / PARTS
+        self._timer = loop.call_at(due, self._pass, phase, part, due)
 
     def _leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _expire(self, phase: str, seconds: float) -> None:
+    def _pass(self, phase: str, part: int, due: float) -> None:
+        """A part of a phase's time is over."""
         assert self._process is not None
-        if self._process.channel.waiting:  # it was we who had no time
+        late = asyncio.get_running_loop().time() - due
+        if late > TOO_LATE or self._process.channel.waiting:  # it was we who had no time
             self._enter(phase)
-            return
-        self._late = f"{phase} made no progress in {seconds:g} s"
-        self._escalate(0)
+        elif part < PARTS:
+            self._enter(phase, part + 1)
+        else:
+            seconds = self._deadlines.get(phase, self._deadlines["task"])
+            self._late = f"{phase} made no progress in {seconds:g} s"
+            self._escalate(0)
 
     def _escalate(self, step: int) -> None:
         assert self._process is not None

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 from daemon.async_channel import AsyncChannel
 
@@ -24,6 +25,9 @@ class WorkerProcess:
 
     To be made in the main thread: the child is killed when the thread that made it ends.
 
+    Raises:
+        OSError: no descriptor, process or memory is left; nothing of it is.
+
     Attributes:
         pid: of the process.
         channel: to it; what came before its end can be received after it.
@@ -34,15 +38,37 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._written = bytearray()
-        ours, theirs = socket.socketpair()
-        self._output, output = os.pipe()
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                self._output, output = os.pipe()
+                undo.callback(os.close, self._output)
+                try:
+                    self._process = self._spawn(name, theirs.fileno(), output, threads, environment)
+                finally:
+                    os.close(output)
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self._descriptor = os.pidfd_open(self._process.pid)
+            undo.pop_all()
+        self.pid = self._process.pid
+        self.channel = AsyncChannel(ours)
+        os.set_blocking(self._output, False)
+        self._loop.add_reader(self._output, self._read_output)
+        self._loop.add_reader(self._descriptor, self._end)
+
+    @staticmethod
+    def _spawn(
+        name: str, end: int, output: int, threads: int, environment: Mapping[str, str]
+    ) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-P", "-u", "-m", "io_pipeline.worker"]
         # Blocked until the child ignores it: a Ctrl-C at this moment is for the supervisor only.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), name],
-                pass_fds=[theirs.fileno()],
+            return subprocess.Popen(
+                [*command, str(end), name],
+                pass_fds=[end],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -51,20 +77,8 @@ class WorkerProcess:
                 | dict.fromkeys(THREAD_VARIABLES, str(threads))
                 | dict(environment),
             )
-        except BaseException:
-            ours.close()
-            os.close(self._output)
-            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            theirs.close()
-            os.close(output)
-        self.pid = self._process.pid
-        self.channel = AsyncChannel(ours)
-        os.set_blocking(self._output, False)
-        self._loop.add_reader(self._output, self._read_output)
-        self._descriptor = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._descriptor, self._end)
 
     @property
     def output(self) -> str:

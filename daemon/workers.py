@@ -3,8 +3,7 @@
 import asyncio
 import heapq
 import itertools
-import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ __all__ = ["PoolError", "Worker", "WorkerDied", "WorkerPool", "WorkerTimeout"]
 
 
 class PoolError(FrescodError):
-    """The workers of a pool die again and again."""
+    """The workers of a pool cannot be started."""
 
 
 @dataclass(order=True)
@@ -43,11 +42,12 @@ class WorkerPool:
         stage, deadlines, threads, environment: as of `Worker`.
         count: how many workers at most.
         attempts: how often a task is begun whose worker dies of it.
-        on_event: called with ("started" | "died" | "stopped", worker, detail).
+        on_event: called with ("started" | "died" | "stopped", worker, detail); the detail of a
+            death says how it came and what becomes of the task.
     """
 
-    # More deaths than this in so many seconds, with no task done between them, are not the tasks'.
-    DEATHS, SECONDS = 5, 60.0
+    # So many starts of a worker may fail one after another, with pauses (seconds) that double.
+    STARTS, PAUSE = 5, 0.5
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class WorkerPool:
         self._numbers = itertools.count()
         self._idle = list(reversed(self.workers))
         self._running: set[asyncio.Task[None]] = set()
-        self._deaths: deque[float] = deque()
+        self._failed_starts: Counter[str] = Counter()  # by worker, since the last that did not fail
         self._closed = False
 
     async def run(
@@ -94,7 +94,7 @@ class WorkerPool:
 
         Raises:
             WorkerDied: it was begun ``attempts`` times, and its worker died every time.
-            PoolError: the workers die one after another, whatever their tasks.
+            PoolError: there is no worker, and none can be started.
             FrescodError, TaskError: what the task raised.
         """
         if self._closed:
@@ -128,51 +128,76 @@ class WorkerPool:
 
     async def _serve(self, worker: Worker, request: _Request) -> None:
         answer = request.answer
-        begun = False
+        pause = 0.0
         try:
+            if self._closed:
+                raise WorkerDied("stopped")
             if not worker.alive:
                 await worker.start()
+                self._failed_starts.clear()
                 self._on_event("started", worker, "")
             if answer.done():  # given up meanwhile, and its blocks with it
                 return
-            begun = True
             if request.on_start is not None:
                 request.on_start(worker)
             result = await worker.run(request.task, request.blocks, request.on_progress)
         except WorkerDied as death:
-            self._on_event("died", worker, death.reason)
-            self._bury(request, death, begun)
+            pause = self._bury(worker, request, death)
         except Exception as error:
-            if not answer.done():
-                answer.set_exception(error)
+            _fail(request, error)
         else:
-            self._deaths.clear()
             if not answer.done():
                 answer.set_result(result)
         finally:
-            # the next task is for one that is up and has just been used
-            self._idle.insert(len(self._idle) if worker.alive else 0, worker)
-            self._dispatch()
+            if pause:
+                asyncio.get_running_loop().call_later(pause, self._free, worker)
+            else:
+                self._free(worker)
 
-    def _bury(self, request: _Request, death: WorkerDied, begun: bool) -> None:
-        """A worker has died: its task waits again, unless there have been too many deaths."""
-        now = time.monotonic()
-        self._deaths.append(now)
-        while now - self._deaths[0] > self.SECONDS:
-            self._deaths.popleft()
-        request.deaths += begun
-        if request.deaths >= self._attempts or self._closed:
-            if not request.answer.done():
-                request.answer.set_exception(death)
+    def _free(self, worker: Worker) -> None:
+        # the next task is for one that is up and has just been used
+        self._idle.insert(len(self._idle) if worker.alive else 0, worker)
+        self._dispatch()
+
+    def _bury(self, worker: Worker, request: _Request, death: WorkerDied) -> float:
+        """A worker has died: its task waits again, or has had all its attempts.
+
+        Returns the seconds to wait before the worker is started again. A worker that was not even
+        ready says nothing of its task, but where none is, something of the stage or the system.
+        """
+        if self._closed:
+            _fail(request, death)
+            return 0.0
+        failed_start = not worker.loaded
+        fate = "its task is done again"
+        if failed_start:
+            fate = "its task waits for another"
+        else:
+            request.deaths += 1
+        if request.answer.done():
+            fate = "nobody wants its task any more"
+        elif request.deaths == self._attempts:
+            fate = f"its task is given up after {self._attempts} attempts"
+            _fail(request, death)
         else:
             heapq.heappush(self._queue, request)
-        if len(self._deaths) > self.DEATHS:
+        self._on_event("died", worker, f"{death.reason}; {fate}")
+        if not failed_start:
+            return 0.0
+        self._failed_starts[worker.name] += 1
+        failed = self._failed_starts[worker.name]
+        if failed >= self.STARTS and not any(worker.ready for worker in self.workers):
             self._fail_queued(
-                PoolError(f"workers of the {self.name} pool die one after another: {death.reason}")
+                PoolError(f"workers of the {self.name} pool cannot be started: {death.reason}")
             )
+        return self.PAUSE * 2.0 ** min(failed - 1, 6)
 
     def _fail_queued(self, error: Exception) -> None:
         for request in self._queue:
-            if not request.answer.done():
-                request.answer.set_exception(error)
+            _fail(request, error)
         self._queue.clear()
+
+
+def _fail(request: _Request, error: Exception) -> None:
+    if not request.answer.done():
+        request.answer.set_exception(error)

@@ -1,5 +1,6 @@
 """What a workshop is made of."""
 
+import resource
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_memory() -> None:
         workshop("cuda:0", prefetch__memory="65GiB")
 
 
+def test_open_files_are_what_the_system_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        workshop("cpu")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_options() -> None:
     options = workshop(
         "cpu", key_frames__batch_size=5, control__device="gpu", timeouts__space=7
@@ -79,9 +90,10 @@ def test_what_happens_in_the_pool_is_told() -> None:
     )
     tell: Any = shop.pool._on_event
     tell("started", SimpleNamespace(name="cpu-0"), "")
-    tell("died", SimpleNamespace(name="cpu-0", late=False), "killed by SIGKILL")
+    died = SimpleNamespace(name="cpu-0", late=False)
+    tell("died", died, "killed by SIGKILL; its task is done again")
     late = SimpleNamespace(name="cpu-1", late=True, output="Thread 0x1 stood here")
-    tell("died", late, "map made no progress in 5 s")
+    tell("died", late, "map made no progress in 5 s; its task is done again")
     assert told == [
         "cpu-0: killed by SIGKILL; its task is done again",
         "cpu-1: map made no progress in 5 s; its task is done again",

@@ -1,7 +1,9 @@
 """A worker, as its supervisor uses it."""
 
 import asyncio
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -142,6 +144,65 @@ def test_what_loading_raises_is_raised_by_start():
             assert not worker.alive
         with pytest.raises(WorkerDied, match="exit code 0"):
             await worker.run(task(stages.echo, 1))
+
+    run(test())
+
+
+def test_a_process_that_the_system_cannot_give_is_a_death_and_leaves_nothing():
+    """With one descriptor more each time, until there are enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reasons = []
+
+    async def test() -> None:
+        worker = a_worker()
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        for limit in range(lowest_free, lowest_free + 100):
+            before = len(os.listdir("/proc/self/fd"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            try:
+                await worker.start()
+                break
+            except WorkerDied as death:
+                reasons.append(death.reason)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert not worker.alive
+            assert len(os.listdir("/proc/self/fd")) == before
+        assert await worker.run(task(stages.echo, 1)) == 1
+        await worker.stop()
+
+    run(test())
+    assert len(reasons) > 3
+    assert set(reasons) == {"cannot be started: Too many open files"}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("socket.socketpair", errno.ENFILE),
+        ("os.pipe", errno.EMFILE),
+        ("subprocess.Popen", errno.EAGAIN),
+        ("os.pidfd_open", errno.ENOMEM),
+    ],
+)
+def test_each_thing_that_a_process_needs_may_be_missing(monkeypatch, name, number):
+    async def test() -> None:
+        def fail(*arguments: Any, **options: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        worker = a_worker()
+        with monkeypatch.context() as patch:
+            patch.setattr(name, fail)
+            with pytest.raises(WorkerDied) as death:
+                await worker.start()
+        assert death.value.reason == f"cannot be started: {os.strerror(number)}"
+        assert not worker.ready
+        await worker.start()
+        assert worker.ready
+        await worker.stop()
+        assert not worker.ready
+        assert worker.loaded
 
     run(test())
 

@@ -149,29 +149,135 @@ def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done():
         assert isinstance(results[0], WorkerDied)
         assert results[1:] == ["done"] * 30
         assert sum(event == "died" for event, _, _ in events) == 3
-        assert {detail for event, _, detail in events if event == "died"} == {"killed by SIGKILL"}
+        fates = [detail for event, _, detail in events if event == "died"]
+        again = "killed by SIGKILL; its task is done again"
+        assert fates == [again, again, "killed by SIGKILL; its task is given up after 3 attempts"]
         await pool.close()
 
     run(test())
 
 
-def test_workers_that_all_die_are_not_started_for_ever():
+def test_workers_that_cannot_be_started_are_not_started_for_ever(monkeypatch):
+    monkeypatch.setattr(WorkerPool, "PAUSE", 0.01)
+
     async def test() -> None:
         events = []
         pool = a_pool(
             2,
             Calls(task(stages.leave, 3, "ImportError: broken\n")),
-            on_event=lambda event, worker, detail: events.append(event),
+            on_event=lambda event, worker, detail: events.append((event, worker.name, detail)),
         )
         results = await asyncio.gather(
             *(pool.run(task(stages.echo, i)) for i in range(10)), return_exceptions=True
         )
         assert {str(result) for result in results} == {
-            "workers of the test pool die one after another: exit code 3: ImportError: broken"
+            "workers of the test pool cannot be started: exit code 3: ImportError: broken"
         }
         assert {type(result) for result in results} == {PoolError}
-        assert events.count("died") <= 7  # the sixth is one too many; another was on its way
+        await asyncio.sleep(1)
+        assert len(events) <= 10  # five for each
+        detail = "exit code 3: ImportError: broken; its task waits for another"
+        assert set(events) <= {("died", name, detail) for name in ("test-0", "test-1")}
         await pool.close()
+
+    run(test())
+
+
+def test_a_burst_of_deaths_fails_no_task():
+    """As when memory is short and the kernel takes what it finds."""
+
+    async def test() -> None:
+        pool = a_pool(8)
+        begun: list[Any] = []
+        tasks = [
+            asyncio.create_task(
+                pool.run(task(stages.sleep, 1), on_start=lambda worker: begun.append(worker))
+            )
+            for _ in range(10)
+        ]
+        while len(begun) < 8:
+            await asyncio.sleep(0.01)
+        for worker in pool.workers[:6]:
+            worker.kill()
+        await asyncio.gather(*tasks)
+        await pool.close()
+
+    run(test())
+
+
+def test_where_some_workers_run_the_others_need_not(tmp_path, monkeypatch):
+    """A shortage that lasts: what runs does all."""
+    monkeypatch.setattr(WorkerPool, "PAUSE", 0.01)
+
+    async def test() -> None:
+        events: list[Any] = []
+        pool = a_pool(
+            3, on_event=lambda event, worker, detail: events.append((event, worker.name, detail))
+        )
+        await pool.run(task(stages.echo, 0))
+
+        def fail(*arguments: Any, **options: Any) -> None:
+            raise OSError(11, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("subprocess.Popen", fail)
+            tasks = [asyncio.create_task(pool.run(task(stages.sleep, 0.1))) for _ in range(10)]
+            await asyncio.gather(*tasks)
+        died = [event for event in events if event[0] == "died"]
+        reason = "cannot be started: Resource temporarily unavailable; its task waits for another"
+        assert set(died) == {("died", f"test-{i}", reason) for i in (1, 2)}
+        assert len(died) < 20
+        await asyncio.sleep(0.7)  # all may be tried again
+        tasks = [asyncio.create_task(pool.run(task(stages.sleep, 0.5))) for _ in range(3)]
+        await asyncio.gather(*tasks)
+        assert all(worker.ready for worker in pool.workers)
+        await pool.close()
+
+    run(test())
+
+
+def test_what_becomes_of_a_task_is_told_as_it_is():
+    async def test() -> None:
+        told: list[str] = []
+        pool = a_pool(2, on_event=lambda event, worker, detail: told.append(detail))
+        with pytest.raises(WorkerDied):
+            await pool.run(task(stages.die, signal.SIGKILL))
+        begun = asyncio.Event()
+        given_up = asyncio.create_task(
+            pool.run(task(stages.sleep, 60), on_start=lambda worker: begun.set())
+        )
+        await begun.wait()
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        running = next(worker for worker in pool.workers if worker.busy)
+        running.kill()
+        while running.alive:
+            await asyncio.sleep(0.01)
+        await pool.run(task(stages.echo, 1))
+        assert [text for text in told if text] == [
+            "killed by SIGKILL; its task is done again",
+            "killed by SIGKILL; its task is done again",
+            "killed by SIGKILL; its task is given up after 3 attempts",
+            "killed by SIGKILL; nobody wants its task any more",
+        ]
+        await pool.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_task_that_comes_just_before_the_close_starts_no_process(turns):
+    async def test() -> None:
+        events: list[str] = []
+        pool = a_pool(2, on_event=lambda event, worker, detail: events.append(event))
+        running = asyncio.create_task(pool.run(task(stages.sleep, 60)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await pool.close()
+        with pytest.raises((WorkerDied, RuntimeError), match=r"stopped|closed"):
+            await running
+        assert not any(worker.alive for worker in pool.workers)
+        assert "died" not in events
 
     run(test())
 

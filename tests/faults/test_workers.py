@@ -66,7 +66,7 @@ def test_kill_9_of_a_cpu_worker_repeats_its_task_and_no_other(tmp_path):
         await pool.close()
         assert results == ["done again", *range(20)]
         assert sorted(begun) == [-1, -1, *range(20)]
-        assert events.count(("died", "killed by SIGKILL")) == 1
+        assert events.count(("died", "killed by SIGKILL; its task is done again")) == 1
 
     asyncio.run(test())
 
@@ -213,6 +213,43 @@ def test_a_hung_worker_of_a_pool_is_replaced(tmp_path):
         await pool.close()
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_what_was_stopped_goes_on(parts):
+    """Ctrl-Z, or a machine that slept: nobody worked, so nobody is late."""
+    code = """if True:
+        import asyncio, sys
+        import daemon.worker
+        from daemon.workers import Worker
+        from tests.faults import stages
+
+        async def main():
+            deadlines = {"task": 2, "load": 30, "start": 30}
+            worker = Worker("test-0", stages.Calls(), deadlines=deadlines)
+            await worker.start()
+            print(worker.pid, flush=True)
+            print(await worker.run(stages.task(stages.steps, 4, 1.0)))
+            await worker.stop()
+
+        daemon.worker.PARTS = int(sys.argv[1])
+        asyncio.run(main())
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(parts)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        worker = int(supervisor.stdout.readline())
+        time.sleep(0.5)
+        os.killpg(supervisor.pid, signal.SIGSTOP)
+        time.sleep(3.5)  # longer than a step may take
+        supervisor.send_signal(signal.SIGCONT)
+        time.sleep(0.3)  # the worker may be the last to go on
+        os.kill(worker, signal.SIGCONT)
+        assert supervisor.stdout.read() == "done\n"
 
 
 @pytest.mark.parametrize("hours", [-24, 24])
