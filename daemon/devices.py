@@ -12,11 +12,14 @@ from typing import Any
 from daemon.failures import reason
 from daemon.workers import Worker, WorkerDied
 from fresco_core.errors import FrescodError
-from io_pipeline.worker import Stage, TaskError
+from io_pipeline.worker import Stage
 
-# So many deaths in so many seconds, and a device is not tried again.
+# A device that has been restarted so often in so many seconds, or since it last did any work, is
+# not tried again.
 DEATHS = 5
 SPAN = 60.0
+PAUSE = 0.5  # seconds before a start that failed is tried again; doubles with each
+KEEP = 5.0  # seconds that devices are kept for a clip that is being prepared
 
 
 class DeviceError(FrescodError):
@@ -31,11 +34,22 @@ class DeviceLost(FrescodError):
 
 @dataclass(eq=False)
 class Device:
-    """A worker that translates, and how often it died."""
+    """A worker that translates, and how often it died.
+
+    Attributes:
+        deaths: when it last died.
+        in_vain: deaths since it last did any work.
+        clip: number of the clip that has it.
+        died_with: numbers of clips that had it when it died.
+        lost: why it is not tried again.
+    """
 
     name: str
     worker: Worker
     deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS + 1))
+    in_vain: int = 0
+    clip: int | None = None
+    died_with: set[int] = field(default_factory=set)
     facts: Mapping[str, Any] = field(default_factory=dict)
     lost: str = ""
 
@@ -43,6 +57,15 @@ class Device:
     def is_gpu(self) -> bool:
         """Whether the models run on a GPU."""
         return self.name.startswith("cuda")
+
+    @property
+    def hopeless(self) -> str:
+        """Why it is not to be tried again; empty where it is."""
+        if len(self.deaths) > DEATHS and self.deaths[-1] - self.deaths[0] < SPAN:
+            return f"{DEATHS} restarts in {SPAN:.0f} s did not help"
+        if self.in_vain > DEATHS:
+            return f"{DEATHS} restarts did not help"
+        return ""
 
 
 @dataclass(order=True)
@@ -59,7 +82,8 @@ class _Request:
 class Devices:
     """Starts the devices, hands them out, restarts what died.
 
-    ``on_event(text)`` hears what the user should know.
+    ``on_event(text)`` hears what the user should know. For a clip that is `expected` devices are
+    kept for ``keep`` seconds at most.
     """
 
     def __init__(
@@ -70,6 +94,7 @@ class Devices:
         deadlines: Mapping[str, float],
         threads: int,
         on_event: Callable[[str], None],
+        keep: float = KEEP,
     ) -> None:
         counts: dict[str, itertools.count[int]] = {}
         self.all: list[Device] = []
@@ -83,7 +108,9 @@ class Devices:
         self._on_event = on_event
         self._free: list[Device] = []
         self._waiting: list[_Request] = []
-        self._expected: set[int] = set()
+        self._keep = keep
+        # By the clip's number; what ends its time runs from the moment that somebody waits for it.
+        self._expected: dict[int, asyncio.TimerHandle | None] = {}
         self._order = itertools.count()
         self._starting: set[asyncio.Task[None]] = set()
 
@@ -97,9 +124,10 @@ class Devices:
         """The clip of this number is being prepared: those behind it leave it a device.
 
         Clips are taken longest first, and the longest take longest to be planned: if they came
-        late, the others would long be done while these go on. It ends with `take` or `forget`.
+        late, the others would long be done while these go on. It ends with `take` or `forget`, or
+        when a device has been kept for it for too long: none is to wait while there is work.
         """
-        self._expected.add(number)
+        self._expected[number] = None
         try:
             yield
         finally:
@@ -107,15 +135,15 @@ class Devices:
 
     def forget(self, number: int) -> None:
         """Expect a clip no longer."""
-        if number in self._expected:
-            self._expected.remove(number)
+        if self._expect_no_more(number):
             self._offer()
 
     async def take(self, length: int, number: int = 0, again: bool = False) -> Device:
         """The next free device; of those that wait, the longest clip gets it.
 
         ``number`` is the clip's place in the order of all. A clip that had one and lost it
-        (``again``) goes before all that had none: it holds memory that they would wait for.
+        (``again``) goes before all that had none: it holds memory that they would wait for. It
+        gets another one than it had where it can choose.
 
         Raises:
             FrescodError: `failure`: models that cannot be loaded, or no device is left.
@@ -127,7 +155,7 @@ class Devices:
         future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
         request = _Request(not again, -length, number, next(self._order), future)
         self._waiting.append(request)
-        self._expected.discard(number)
+        self._expect_no_more(number)
         self._offer()
         try:
             return await future
@@ -136,8 +164,8 @@ class Devices:
                 self.give(future.result())
             raise
 
-    async def facts(self) -> Mapping[str, Any]:
-        """What a device says of itself, for the manifest; they are alike.
+    async def facts(self, names: Sequence[str] = ()) -> Mapping[str, Any]:
+        """What the first of these devices says of itself, or, where there is none, any device.
 
         Raises:
             FrescodError: `failure`.
@@ -145,19 +173,28 @@ class Devices:
         await self._ready.wait()
         if self.failure:
             raise self.failure
-        return next(device.facts for device in self.all if device.facts)
+        known = [device for device in self.all if device.facts]
+        return next((device.facts for device in known if device.name in names[:1]), known[0].facts)
 
     def give(self, device: Device) -> None:
         """Take a device back, dead or alive."""
+        device.clip = None
         if device.worker.alive:
             self._free.append(device)
             self._offer()
         else:
             self._restart(device)
 
+    def done(self, device: Device) -> None:
+        """It has done some work: its deaths so far were not in vain."""
+        device.in_vain = 0
+
     def died(self, device: Device) -> None:
         """Count a death that was not planned."""
         device.deaths.append(time.monotonic())
+        device.in_vain += 1
+        if device.clip is not None:
+            device.died_with.add(device.clip)
 
     async def close(self) -> None:
         """Stop all."""
@@ -177,10 +214,35 @@ class Devices:
                 if self.failure:
                     request.device.set_exception(self.failure)
                 elif len(self._free) > (kept if request.first else 0):
-                    request.device.set_result(self._free.pop(0))
+                    self._hand_out(request)
                 else:
+                    if self._free:
+                        self._be_patient(request.number)
                     continue
             self._waiting.remove(request)
+
+    def _hand_out(self, request: _Request) -> None:
+        # The one that has been free for longest, of those that did not die with this clip.
+        device = min(self._free, key=lambda device: request.number in device.died_with)
+        self._free.remove(device)
+        device.clip = request.number
+        request.device.set_result(device)
+
+    def _be_patient(self, number: int) -> None:
+        """A device is kept from this clip: not for ever."""
+        loop = asyncio.get_running_loop()
+        for other, timer in self._expected.items():
+            if other < number and timer is None:
+                self._expected[other] = loop.call_later(self._keep, self.forget, other)
+
+    def _expect_no_more(self, number: int) -> bool:
+        """Whether it was expected until now."""
+        if number not in self._expected:
+            return False
+        timer = self._expected.pop(number)
+        if timer is not None:
+            timer.cancel()
+        return True
 
     def _restart(self, device: Device) -> None:
         task = asyncio.get_running_loop().create_task(self._start(device))
@@ -189,18 +251,21 @@ class Devices:
 
     async def _start(self, device: Device) -> None:
         while not self.failure:
-            if len(device.deaths) > DEATHS and device.deaths[-1] - device.deaths[0] < SPAN:
-                return self._lose(device, f"{DEATHS} restarts in {SPAN:.0f} s did not help")
+            if device.hopeless:
+                return self._lose(device, device.hopeless)
             try:
                 device.facts = await device.worker.start()
             except WorkerDied as death:
                 self.died(device)
-                self._on_event(f"{device.name}: {death.reason}; started again")
+                fate = "" if device.hopeless else "; started again"
+                self._on_event(f"{device.name}: {death.reason}{fate}")
+                if fate:
+                    await asyncio.sleep(PAUSE * 2 ** (device.in_vain - 1))
             except FrescodError as error:
                 if error.exit_code == 78:  # wrong everywhere: settings or weights
                     return self._fail(error)
                 return self._lose(device, str(error), error)
-            except TaskError as error:
+            except Exception as error:  # nobody hears what this task raises
                 failure = FrescodError(reason(error))
                 failure.__cause__ = error
                 return self._lose(device, str(failure), failure)

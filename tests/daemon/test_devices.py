@@ -46,6 +46,7 @@ class FakeWorker:
 @pytest.fixture(autouse=True)
 def plan(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Exception | None]]:
     monkeypatch.setattr(devices, "Worker", FakeWorker)
+    monkeypatch.setattr(devices, "PAUSE", 0.0)
     FakeWorker.plan = {}
     return FakeWorker.plan
 
@@ -53,10 +54,10 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Exception | None]]:
 class Rig:
     """Devices, and what they told."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, keep: float = 60.0) -> None:
         self.told: list[str] = []
         self.devices = Devices(
-            names, lambda name: name, deadlines={}, threads=3, on_event=self.told.append
+            names, lambda name: name, deadlines={}, threads=3, on_event=self.told.append, keep=keep
         )
 
     def worker(self, name: str) -> Any:
@@ -144,6 +145,25 @@ def test_a_clip_that_is_not_expected_any_longer_keeps_no_device(leave: bool) -> 
     run(test)
 
 
+def test_a_device_is_not_kept_for_long() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1", keep=0.2)
+        loop = asyncio.get_running_loop()
+        rig.devices.start()
+        await asyncio.sleep(0.3)  # no time of the clip's, as long as nobody else wants a device
+        with rig.devices.expected(0):
+            second = await rig.devices.take(5, number=1)
+            begin = loop.time()
+            assert await rig.devices.take(3, number=2) is not second
+            assert 0.19 < loop.time() - begin < 5
+            rig.devices.give(second)  # nor is another one kept, or each would be for a while
+            third = asyncio.create_task(rig.devices.take(3, number=3))
+            await turns()
+            assert third.done()
+
+    run(test)
+
+
 def test_what_died_at_work_is_started_again() -> None:
     async def test() -> None:
         rig = Rig("cuda:0")
@@ -196,7 +216,11 @@ def test_five_restarts_within_a_minute_are_enough(
         await turns()
         assert rig.worker("cuda:0").starts == 6
         assert rig.devices.all[0].lost
-        assert rig.told[-1].startswith("cuda:0 is lost, the others carry on: 5 restarts in 60 s")
+        assert rig.told[:5] == ["cuda:0: exit code 1; started again"] * 5
+        assert rig.told[5:] == [
+            "cuda:0: exit code 1",
+            "cuda:0 is lost, the others carry on: 5 restarts in 60 s did not help",
+        ]
         device = await rig.devices.take(1)
         assert device.name == "cuda:1"
         assert await rig.devices.facts() == {"device": "cuda:1"}
@@ -221,7 +245,11 @@ def test_who_had_a_lost_device_waits_anew(plan: dict[str, list[Exception | None]
     run(test)
 
 
-def test_a_death_now_and_then_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seconds", [11, 13])
+@pytest.mark.parametrize("work_is_done", [True, False])
+def test_a_death_now_and_then_is_forgiven_where_work_is_done(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, work_is_done: bool
+) -> None:
     async def test() -> None:
         clock = [0.0]
         monkeypatch.setattr(devices, "time", SimpleNamespace(monotonic=lambda: clock[0]))
@@ -229,11 +257,46 @@ def test_a_death_now_and_then_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> No
         rig.devices.start()
         for _ in range(20):
             device = await rig.devices.take(1)
-            clock[0] += 13
+            if work_is_done:
+                rig.devices.done(device)
+            clock[0] += seconds
             rig.worker("cuda:0").alive = False
             rig.devices.died(device)
             rig.devices.give(device)
-        assert not device.lost
+            await turns()
+            if device.lost:
+                break
+        if seconds == 11:
+            assert device.lost == "5 restarts in 60 s did not help"
+        elif not work_is_done:  # where loading takes long, too
+            assert device.lost == "5 restarts did not help"
+        else:
+            assert not device.lost
+
+    run(test)
+
+
+def test_a_clip_gets_another_device_than_it_died_with() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1", "cuda:2")
+        rig.devices.start()
+        first = await rig.devices.take(9, number=7)
+        second, third = await rig.devices.take(8, number=8), await rig.devices.take(7, number=9)
+        first.worker.kill()
+        rig.devices.died(first)
+        rig.devices.give(first)
+        await turns()
+        rig.devices.give(second)
+        assert await rig.devices.take(9, number=7, again=True) is second  # free for less time
+        assert await rig.devices.take(6, number=10) is first  # which others may have
+        rig.devices.give(first)
+        rig.devices.give(third)
+        second.worker.kill()
+        rig.devices.died(second)
+        rig.devices.give(second)
+        await turns()
+        assert await rig.devices.take(9, number=7, again=True) is third
+        assert await rig.devices.take(9, number=7, again=True) is first  # better than none
 
     run(test)
 
@@ -270,13 +333,16 @@ def test_missing_models_are_everybodys_error(plan: dict[str, list[Exception | No
     run(test)
 
 
+@pytest.mark.parametrize(
+    "error", [TaskError("RuntimeError", "CUDA error", "trace"), RuntimeError("CUDA error")]
+)
 def test_an_unexpected_error_in_loading_loses_the_device(
-    plan: dict[str, list[Exception | None]],
+    plan: dict[str, list[Exception | None]], error: Exception
 ) -> None:
     async def test() -> None:
         rig = Rig("cuda:0", "cuda:1")
-        plan["cuda:0"] = [TaskError("RuntimeError", "CUDA error", "trace")]
-        plan["cuda:1"] = [None, TaskError("RuntimeError", "CUDA error", "trace")]
+        plan["cuda:0"] = [error]
+        plan["cuda:1"] = [None, error]
         rig.devices.start()
         device = await rig.devices.take(1)
         assert rig.told == [
@@ -304,6 +370,22 @@ def test_who_gives_up_waiting_leaves_the_device_to_the_next() -> None:
         assert await three is device
         assert one.cancelled()
         assert two.cancelled()
+
+    run(test)
+
+
+def test_a_shortage_that_passes_loses_no_device(
+    plan: dict[str, list[Exception | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        monkeypatch.setattr(devices, "PAUSE", 0.01)
+        rig = Rig("cuda:0")
+        plan["cuda:0"] = [WorkerDied("cannot be started: Too many open files")] * 5
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        rig.devices.start()
+        await rig.devices.take(1)
+        assert loop.time() - begin > 0.01 * (1 + 2 + 4 + 8 + 16)
 
     run(test)
 
