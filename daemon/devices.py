@@ -5,7 +5,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +83,7 @@ class Devices:
     """Starts the devices, hands them out, restarts what died.
 
     ``on_event(text)`` hears what the user should know. For a clip that is `expected` devices are
-    kept for ``keep`` seconds at most.
+    kept for ``keep`` seconds at most. ``loading(name)`` is entered while a device loads its models.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Devices:
             worker = Worker(title, stage(name), deadlines=deadlines, threads=threads)
             self.all.append(Device(title, worker))
         self.failure: FrescodError | None = None
+        self.loading: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
         self._ready = asyncio.Event()
         self._on_event = on_event
         self._free: list[Device] = []
@@ -150,7 +151,8 @@ class Devices:
             DeviceLost: ``again``, and what it waits for is held by clips that may in turn wait for
                 what it holds itself.
         """
-        if again and not (self._free or self._starting or self.failure):
+        others = sum(not request.first and not request.device.done() for request in self._waiting)
+        if again and not self.failure and others >= len(self._free) + len(self._starting):
             raise DeviceLost("its device is lost")
         future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
         request = _Request(not again, -length, number, next(self._order), future)
@@ -254,7 +256,8 @@ class Devices:
             if device.hopeless:
                 return self._lose(device, device.hopeless)
             try:
-                device.facts = await device.worker.start()
+                with self.loading(device.name):
+                    device.facts = await device.worker.start()
             except WorkerDied as death:
                 self.died(device)
                 fate = "" if device.hopeless else "; started again"
@@ -271,14 +274,13 @@ class Devices:
                 return self._lose(device, str(failure), failure)
             else:
                 self._ready.set()
+                self._no_longer_starting()
                 self._free.append(device)
                 return self._offer()
 
     def _lose(self, device: Device, reason: str, error: FrescodError | None = None) -> None:
         device.lost = reason
-        task = asyncio.current_task()
-        assert task is not None
-        self._starting.discard(task)  # nobody is to wait for it any more
+        self._no_longer_starting()
         if all(other.lost for other in self.all):
             self._fail(error or DeviceError(f"no device is left: {device.name}: {reason}"))
         else:
@@ -286,6 +288,12 @@ class Devices:
             for request in self._waiting:
                 if not request.first and not request.device.done():
                     request.device.set_exception(DeviceLost("its device is lost"))
+
+    def _no_longer_starting(self) -> None:
+        """Nobody is to wait for what this task starts: by the next turn others may have it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._starting.discard(task)
 
     def _fail(self, error: FrescodError) -> None:
         self.failure = self.failure or error

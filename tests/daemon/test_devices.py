@@ -245,6 +245,49 @@ def test_who_had_a_lost_device_waits_anew(plan: dict[str, list[Exception | None]
     run(test)
 
 
+def test_who_comes_back_late_does_not_wait_for_what_others_hold() -> None:
+    """Its device is up again, and another's, who may wait for the memory that it holds."""
+
+    async def test() -> None:
+        rig = Rig("cuda:0")
+        rig.devices.start()
+        device = await rig.devices.take(9, number=0)
+        other = asyncio.create_task(rig.devices.take(1, number=1))
+        await turns()
+        device.worker.kill()
+        rig.devices.died(device)
+        rig.devices.give(device)
+        while device.clip != 1:
+            await asyncio.sleep(0)
+        with pytest.raises(DeviceLost):  # in the very turn
+            await rig.devices.take(9, number=0, again=True)
+        assert await other is device
+
+    run(test)
+
+
+def test_only_as_many_wait_as_there_are_devices_to_come() -> None:
+    async def test() -> None:
+        rig = Rig("cuda:0", "cuda:1")
+        rig.devices.start()
+        devices = [await rig.devices.take(9, number=i) for i in range(2)]
+        third = asyncio.create_task(rig.devices.take(1, number=2))
+        for device in devices:
+            await turns()  # the third clip gets the first one
+            device.worker.kill()
+            rig.devices.died(device)
+            rig.devices.give(device)
+        await asyncio.sleep(0)
+        assert third.done()
+        waiting = asyncio.create_task(rig.devices.take(9, number=0, again=True))
+        await asyncio.sleep(0)
+        with pytest.raises(DeviceLost):
+            await rig.devices.take(9, number=1, again=True)
+        assert await waiting is devices[1]
+
+    run(test)
+
+
 @pytest.mark.parametrize("seconds", [11, 13])
 @pytest.mark.parametrize("work_is_done", [True, False])
 def test_a_death_now_and_then_is_forgiven_where_work_is_done(
