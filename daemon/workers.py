@@ -187,9 +187,7 @@ class WorkerPool:
         self._failed_starts[worker.name] += 1
         failed = self._failed_starts[worker.name]
         if failed >= self.STARTS and not any(worker.ready for worker in self.workers):
-            self._fail_queued(
-                PoolError(f"workers of the {self.name} pool cannot be started: {death.reason}")
-            )
+            self._fail_queued(PoolError(f"the {self.name} pool has no workers: {death.reason}"))
         return self.PAUSE * 2.0 ** min(failed - 1, 6)
 
     def _fail_queued(self, error: Exception) -> None:

@@ -171,7 +171,7 @@ def test_workers_that_cannot_be_started_are_not_started_for_ever(monkeypatch):
             *(pool.run(task(stages.echo, i)) for i in range(10)), return_exceptions=True
         )
         assert {str(result) for result in results} == {
-            "workers of the test pool cannot be started: exit code 3: ImportError: broken"
+            "the test pool has no workers: exit code 3: ImportError: broken"
         }
         assert {type(result) for result in results} == {PoolError}
         await asyncio.sleep(1)
