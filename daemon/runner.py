@@ -7,8 +7,11 @@ from typing import Any
 
 from daemon.budget import Budget
 from daemon.timeline import Timeline
-from daemon.work import ClipWork
+from daemon.work import ClipWork, WindowWork
 from daemon.workers import Worker
+
+# Who goes first where cores are short: what frees memory, then what feeds devices.
+PUBLISH, READ, DRAW, PROPAGATE = range(4)
 
 Begin = Callable[[Worker], None]
 
@@ -34,22 +37,48 @@ class Runner:
         priority: tuple[int, ...],
         cores: int,
         run: Callable[[Begin], Awaitable[Any]],
-        window: int | None = None,
+        work: WindowWork | None = None,
         kind: str = "reader",
     ) -> Any:
         """Wait for cores, then ``run(begin)``, which calls ``begin`` with the worker it is given.
 
-        What runs in a worker cannot be taken back: where the caller is cancelled it goes on, keeps
-        its cores, and stays among ``clip.running`` until it is done.
+        What runs in a worker cannot be taken back: where the caller is cancelled after ``begin`` it
+        goes on, keeps its cores, and stays among ``running`` of the clip and of the window whose
+        block it uses until it is done. Before that it is dropped.
         """
         if cores:
             await self._acquire(clip, cores, priority, kind)
-        task = asyncio.get_running_loop().create_task(
-            self._held(clip, stage, cores, run, window, kind)
-        )
-        clip.running.add(task)
-        task.add_done_callback(clip.running.discard)
-        return await asyncio.shield(task)
+        index = None if work is None else work.window.index
+        span: Any = None
+
+        def begin(worker: Worker) -> None:
+            nonlocal span
+            if span is not None:  # once more, in another worker
+                self._timeline.end(span)
+            span = self._timeline.begin(self.track(worker.name, kind), stage, clip.name, index)
+
+        async def held() -> Any:
+            start = time.monotonic()
+            try:
+                return await run(begin)
+            finally:
+                clip.seconds[stage] += time.monotonic() - start
+                if span is not None:
+                    self._timeline.end(span)
+                if cores:
+                    self._cores.release(cores)
+
+        task = asyncio.get_running_loop().create_task(held())
+        for running in (clip.running, *([] if work is None else [work.running])):
+            running.add(task)
+            task.add_done_callback(running.discard)
+        task.add_done_callback(_hear)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if span is None:
+                task.cancel()
+            raise
 
     async def _acquire(
         self, clip: ClipWork, cores: int, priority: tuple[int, ...], kind: str
@@ -59,29 +88,8 @@ class Runner:
         with self._timeline.wait(self.track(clip.device.name, kind), "core", clip.name):
             return await self._cores.acquire(cores, priority)
 
-    async def _held(
-        self,
-        clip: ClipWork,
-        stage: str,
-        cores: int,
-        run: Callable[[Begin], Awaitable[Any]],
-        window: int | None,
-        kind: str,
-    ) -> Any:
-        span: Any = None
 
-        def begin(worker: Worker) -> None:
-            nonlocal span
-            if span is not None:  # once more, in another worker
-                self._timeline.end(span)
-            span = self._timeline.begin(self.track(worker.name, kind), stage, clip.name, window)
-
-        start = time.monotonic()
-        try:
-            return await run(begin)
-        finally:
-            clip.seconds[stage] += time.monotonic() - start
-            if span is not None:
-                self._timeline.end(span)
-            if cores:
-                self._cores.release(cores)
+def _hear(task: asyncio.Task[Any]) -> None:
+    """Whoever has been cancelled does not want to know how it ended."""
+    if not task.cancelled():
+        task.exception()

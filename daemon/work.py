@@ -70,6 +70,11 @@ class ClipWork:
         height, width = self.plan.working_size
         return keys * height * width
 
+    def take_over(self, before: "ClipWork") -> None:
+        """What is known of the clip from before it was begun anew."""
+        self.warnings, self.seconds = before.warnings, before.seconds
+        self.devices, self.deaths = before.devices, before.deaths
+
     @property
     def begun(self) -> bool:
         """Whether anything of it has been translated, by this run or an earlier one."""
@@ -103,12 +108,25 @@ class MapTask:
 
 @dataclass(eq=False)
 class WindowWork:
-    """A window in work: its block, and the control maps that are being drawn."""
+    """A window in work: its block, and the control maps that are being drawn.
+
+    Attributes:
+        drawn: who has drawn each map.
+        running: what workers are doing with the block.
+        closing: its memory is being given back, which takes a moment.
+    """
 
     window: Window
     block: Block
     maps: list[MapTask] = field(default_factory=list)
     drawn: tuple[int, ...] = ()
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
+    closing: bool = False
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether its block has taken its memory, or some of it."""
+        return self.closing or self.block.taken > 0
 
     async def maps_for(self, device_draws: bool) -> tuple[int, ...]:
         """Who draws each map, once those that are to come from the CPU are there.
@@ -140,5 +158,8 @@ class WindowWork:
             drawing.task.cancel()
 
     async def settle(self) -> None:
-        """Wait until no drawing writes to the block any more."""
+        """Wait until no worker uses the block any more."""
         await asyncio.gather(*(drawing.task for drawing in self.maps), return_exceptions=True)
+        # A drawing that was called off may have been begun in the same moment.
+        while self.running:
+            await asyncio.wait(self.running)

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from daemon.assignments import Assignments, OnProgress
 from daemon.budget import Budget
 from daemon.devices import Device, Devices
 from daemon.jobs import printable
-from daemon.memory import Memory
+from daemon.memory import Account, Memory
 from daemon.readers import Reader, Readers
-from daemon.runner import Runner
+from daemon.runner import DRAW, PROPAGATE, PUBLISH, READ, Runner
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, MapTask, WindowWork
-from daemon.workers import Worker, WorkerDied, WorkerPool, WorkerTimeout
-from fresco_core.errors import ClipError, FrescodError
-from fresco_core.keyframes import MIN_BATCH_SIZE
+from daemon.workers import Worker, WorkerPool
+from fresco_core.errors import FrescodError
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block, BlockError
 from io_pipeline.tasks import (
@@ -37,19 +37,13 @@ from io_pipeline.tasks import (
     TranslateWindow,
 )
 from io_pipeline.window import BY_CPU, Window
-from io_pipeline.worker import FatalError, OutOfDeviceMemory
 from io_pipeline.writing import DiskFullError
 
-# Who goes first where cores are short: what frees memory, then what feeds devices.
-PUBLISH, READ, DRAW, PROPAGATE = range(4)
-ATTEMPTS = 3
 # Seconds between two tries for memory or disk space: the first ones, and the most there may be.
 # Whole windows are encoded in vain where the disk is full.
 _AGAIN, _SELDOM = 2.0, 60.0
 
 T = TypeVar("T")
-
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -98,12 +92,18 @@ class Workshop:
         self.options = options
         self._on_warning = on_warning
         self._on_start = on_start
-        self._on_details = on_details
         self._starting: asyncio.Future[None] | None = None
-        self._batch_sizes: dict[
-            tuple[int, int], int
-        ] = {}  # by working size, where memory was short
+        self._windows: dict[WindowWork, Account] = {}
         self._runner = Runner(cores, timeline)
+        self.assignments = Assignments(
+            devices,
+            memory,
+            self._runner,
+            batch_size=options.batch_size,
+            threads=options.device_threads,
+            on_warning=self.warn,
+            on_details=on_details,
+        )
         for device in devices.all:
             self._runner.track(device.name, "device")
         for worker in pool.workers:
@@ -158,16 +158,23 @@ class Workshop:
             self.devices.forget(clip.number)
 
         await self.memory.acquire(clip.account, layout.nbytes, on_wait)
-        work = WindowWork(window, Block.create(layout))
+        try:
+            work = WindowWork(window, Block.create(layout))
+        except BlockError:
+            self.memory.release(clip.account, layout.nbytes)
+            raise
         clip.windows.add(work)
+        self._windows[work] = clip.account
         clip.blocked = "frames"
         while True:
+            hope = self._memory_comes(clip, work)
             try:
                 await reader.read(clip.plan, window, work.block)
                 break
-            except BlockError:  # the machine has less than was granted: when others are done
-                if self.memory.used <= layout.nbytes:
+            except BlockError:  # the machine has less than was granted
+                if not hope and not self._memory_comes(clip, work):
                     raise
+                self.warn(clip, "the machine has less memory than prefetch.memory: waiting for it")
                 clip.blocked = "memory"
                 on_wait()
                 await asyncio.sleep(_AGAIN)
@@ -178,6 +185,17 @@ class Workshop:
             work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
         clip.blocked = "control maps"
         return work
+
+    def _memory_comes(self, clip: ClipWork, window: WindowWork) -> bool:
+        """Whether memory comes back while this clip waits for some for a window.
+
+        It does when others have taken theirs, not only been granted it. Clips without a device may
+        have to wait for the one that this clip keeps.
+        """
+        return any(
+            work is not window and work.has_memory and (clip.account.ahead or not account.ahead)
+            for work, account in self._windows.items()
+        )
 
     def _draw(self, clip: ClipWork, work: WindowWork, key: int) -> MapTask:
         task = DrawMap(work.window, key)
@@ -205,9 +223,12 @@ class Workshop:
         await work.settle()
         clip.windows.discard(work)
 
+        work.closing = True
+
         async def free() -> None:
             # The kernel takes a quarter of a second for a GiB, in which no device would be served.
             await asyncio.to_thread(work.block.close)
+            self._windows.pop(work)
             self.memory.release(clip.account, work.block.nbytes)
 
         await asyncio.shield(free())
@@ -217,7 +238,7 @@ class Workshop:
         for work in clip.windows:
             work.abandon()
         await clip.settle()
-        self.give_device(clip)
+        self.assignments.end(clip)
         for work in list(clip.windows):
             await self.drop(clip, work)
 
@@ -245,91 +266,15 @@ class Workshop:
             maps = await self._maps(clip, work, device)
             return TranslateWindow(clip.name, window, clip.prompt, maps, batch_size, before)
 
-        translated: Translated = await self._on_device(clip, work, task, saved, on_progress)
+        translated: Translated = await self.assignments.run(clip, work, task, saved, on_progress)
         clip.batches[window.index] = translated.batches
         for warning in translated.warnings:
             self.warn(clip, warning)
         return translated
 
-    async def _on_device(
-        self,
-        clip: ClipWork,
-        work: WindowWork,
-        task_for: Callable[[Device, int], Awaitable[Any]],
-        saved: Awaitable[Any] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Any:
-        """Have the clip's device do a task; what to do when it cannot is decided here."""
-        window = work.window
-        size = window.height, window.width
-        while True:
-            device = await self.take_device(clip)
-            batch_size = self._batch_sizes.get(size, self.options.batch_size)
-            task = await task_for(device, batch_size)
-            try:
-                return await self._run_on(clip, device, task, work, on_progress)
-            except OutOfDeviceMemory as error:
-                smaller = max(MIN_BATCH_SIZE, batch_size // 2)
-                if batch_size == smaller:
-                    raise ClipError(
-                        f"{clip.job.clip}: {device.name} has too little memory for a batch of "
-                        f"{batch_size} key frames ({error}): lower key_frames.resolution"
-                    ) from error
-                self._batch_sizes[size] = min(smaller, self._batch_sizes.get(size, smaller))
-                self.warn(
-                    clip, f"{device.name} ran out of memory: batches of {smaller} from here on"
-                )
-            except (WorkerDied, FatalError) as death:
-                reason = getattr(death, "reason", str(death))
-                if isinstance(death, WorkerTimeout):
-                    self._on_details(death.output)
-                self.devices.died(device)
-                clip.deaths += 1
-                if clip.deaths == ATTEMPTS:
-                    raise FrescodError(
-                        f"{clip.job.clip}: {ATTEMPTS} times the process that translated it ended: "
-                        f"{reason}"
-                    ) from death
-                self.warn(clip, f"{device.name}: {reason}; window {window.index} is done again")
-            self.give_device(clip)
-            if saved is not None:
-                await saved
-
-    async def _run_on(
-        self,
-        clip: ClipWork,
-        device: Device,
-        task: Any,
-        work: WindowWork,
-        on_progress: OnProgress | None,
-    ) -> Any:
-        cores = 0 if device.is_gpu else self.options.device_threads
-
-        async def translate(begin: Callable[[Worker], None]) -> Any:
-            begin(device.worker)
-            return await device.worker.run(task, (work.block,), on_progress)
-
-        priority = (READ, clip.number)
-        result = await self._runner.use(
-            clip, "translate", priority, cores, translate, work.window.index, "device"
-        )
-        clip.devices += [] if device.name in clip.devices else [device.name]
-        return result
-
-    async def take_device(self, clip: ClipWork) -> Device:
-        """The clip's device; waits for one where it has none."""
-        if clip.device is None:
-            clip.device = await self.devices.take(
-                clip.length, clip.number, again=not clip.account.ahead
-            )
-            self.memory.promote(clip.account)
-        return clip.device
-
     def give_device(self, clip: ClipWork) -> None:
-        """The clip needs its device no more."""
-        if clip.device is not None:
-            self.devices.give(clip.device)
-            clip.device = None
+        """The clip has been translated: its device is for the next one."""
+        self.assignments.end(clip)
 
     async def _maps(self, clip: ClipWork, work: WindowWork, device: Device) -> tuple[int, ...]:
         side = self.options.control_device
@@ -357,7 +302,7 @@ class Workshop:
             async def find_flows(device: Device, batch_size: int) -> FindFlows:
                 return FindFlows(work.window)
 
-            await self._on_device(clip, work, find_flows)
+            await self.assignments.run(clip, work, find_flows)
 
     async def propagate(self, clip: ClipWork, work: WindowWork, segment: int) -> None:
         """The frames of one segment."""
@@ -430,8 +375,7 @@ class Workshop:
 
             return await self.pool.run(task, blocks, priority=priority, on_start=started)
 
-        index = None if work is None else work.window.index
-        return await self._runner.use(clip, stage, priority, 1, run, index, "cpu")
+        return await self._runner.use(clip, stage, priority, 1, run, work, "cpu")
 
     async def close(self) -> None:
         """Stop every process."""

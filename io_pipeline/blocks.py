@@ -121,8 +121,13 @@ class Block:
 
     @property
     def nbytes(self) -> int:
-        """What it takes of memory."""
+        """What it takes of memory when all of it is allocated or written."""
         return self.layout.nbytes
+
+    @property
+    def taken(self) -> int:
+        """Bytes of memory that it has taken by now, here or in another process; 0 once closed."""
+        return 0 if self.descriptor < 0 else os.fstat(self.descriptor).st_blocks * 512
 
     def allocate(self) -> None:
         """Take the memory now, so that no later write can fail.
@@ -131,7 +136,7 @@ class Block:
             BlockError: there is not enough.
         """
         # The kernel sets these files no limit: it would sooner end a process than refuse.
-        missing = self.nbytes - os.fstat(self.descriptor).st_blocks * 512
+        missing = self.nbytes - self.taken
         if missing > (available := available_memory()):
             raise BlockError(_no_memory(self.nbytes, f"{available // MIB} MiB are available"))
         with _block_errors(self.nbytes):

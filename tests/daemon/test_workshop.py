@@ -10,8 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon import devices as devices_module
+from daemon import workshop as workshop_module
 from daemon.devices import Device, DeviceLost, Devices
 from daemon.memory import Account, Memory
+from io_pipeline.blocks import Block, BlockError
+from io_pipeline.window import Window
+from io_pipeline.writing import DiskFullError
+from tests.daemon.shops import clip_work, run, window
+from tests.daemon.shops import shop as make_shop
 from tests.daemon.test_memory import checked, turns
 
 
@@ -155,3 +161,154 @@ def test_every_clip_is_finished_whatever_dies(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices_module, "Worker", FakeWorker)
         asyncio.run(test())
+
+
+class FakeReader:
+    """Takes a window's memory when the machine of the test has it."""
+
+    def __init__(self, machine: int) -> None:
+        self.free = machine
+        self.tries = 0
+
+    async def read(self, plan: Any, window: Window, block: Block) -> None:
+        self.tries += 1
+        await turns()
+        if block.nbytes > self.free:
+            raise BlockError(f"no memory for a block of {block.nbytes} bytes")
+        self.free -= block.nbytes
+        block.allocate()
+
+
+NBYTES = window().layout().nbytes
+
+
+class TestMemoryThatTheMachineHasNot:
+    """Windows that are granted more than there is."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(workshop_module, "_AGAIN", 0.01)
+
+    def test_no_descriptor_for_a_block(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def create(layout: Any) -> Block:
+            raise BlockError("no memory for a block: Too many open files")
+
+        async def test() -> None:
+            shop, _ = make_shop()
+            clip = clip_work()
+            with pytest.raises(BlockError, match="Too many"):
+                await shop.read(clip, FakeReader(NBYTES), window())
+            assert shop.memory.used == clip.account.held == 0
+
+        monkeypatch.setattr(Block, "create", create)
+        run(test())
+
+    def test_waits_for_a_window_that_has_taken_its_memory(self) -> None:
+        async def test() -> None:
+            shop, warnings = make_shop()
+            reader = FakeReader(NBYTES)
+            first, second = clip_work("a", 0), clip_work("b", 1)
+            work = await shop.read(first, reader, window())
+            waiting = asyncio.create_task(shop.read(second, reader, window()))
+            while reader.tries < 4:
+                await asyncio.sleep(0.001)
+            await shop.drop(first, work)
+            reader.free = NBYTES
+            await shop.drop(second, await waiting)
+            assert shop.memory.used == 0
+            assert warnings == [
+                "b.mp4: the machine has less memory than prefetch.memory: waiting for it"
+            ]
+
+        run(test())
+
+    def test_granted_but_not_taken_is_nothing_to_wait_for(self) -> None:
+        """Two that the machine has no memory for would wait for each other."""
+
+        async def test() -> None:
+            shop, _ = make_shop()
+            reader = FakeReader(NBYTES - 1)
+            clips = clip_work("a", 0), clip_work("b", 1)
+            results = await asyncio.gather(
+                *(shop.read(clip, reader, window()) for clip in clips), return_exceptions=True
+            )
+            assert [type(result) for result in results] == [BlockError, BlockError]
+            for clip in clips:
+                await shop.clear(clip)
+            assert shop.memory.used == 0
+
+        run(test())
+
+    def test_a_clip_with_a_device_does_not_wait_for_one_without(self) -> None:
+        """That one may wait for its device."""
+
+        async def test() -> None:
+            shop, _ = make_shop()
+            reader = FakeReader(NBYTES)
+            ahead, with_device = clip_work("a", 0), clip_work("b", 1, ahead=False)
+            work = await shop.read(ahead, reader, window())
+            with pytest.raises(BlockError):
+                await shop.read(with_device, reader, window())
+            await shop.clear(with_device)
+            await shop.drop(ahead, work)
+
+        run(test())
+
+    def test_memory_that_came_back_during_the_try(self) -> None:
+        async def test() -> None:
+            shop, _ = make_shop()
+            reader = FakeReader(NBYTES)
+            first, second = clip_work("a", 0), clip_work("b", 1)
+            work = await shop.read(first, reader, window())
+            waiting = asyncio.create_task(shop.read(second, reader, window()))
+            await turns(2)
+            assert reader.tries == 2
+            work.block.close()  # at once, for the answer to come later
+            shop._windows.pop(work)
+            await turns(5)
+            reader.free = NBYTES
+            await shop.drop(second, await waiting)
+
+        run(test())
+
+
+class TestFullDisk:
+    def test_tries_less_and_less_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pauses: list[float] = []
+        sleep = asyncio.sleep
+
+        async def no_sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            await sleep(0)
+
+        async def test() -> None:
+            shop, warnings = make_shop(space=1e6)
+            space = iter([False] * 8 + [True])
+
+            async def write() -> str:
+                if next(space):
+                    return "written"
+                raise DiskFullError("a: no space")
+
+            assert await shop.until_space(clip_work(), write) == "written"
+            assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+            assert warnings == ["a.mp4: no space left for /out/a: waiting for some"]
+
+        monkeypatch.setattr(asyncio, "sleep", no_sleep)
+        run(test())
+
+    def test_gives_up_in_time(self) -> None:
+        async def test() -> None:
+            shop, _ = make_shop(space=0.1)
+            tries: list[float] = []
+
+            async def write() -> None:
+                tries.append(asyncio.get_running_loop().time())
+                raise DiskFullError("a: no space")
+
+            with pytest.raises(DiskFullError, match="no space"):
+                await shop.until_space(clip_work(), write)
+            assert len(tries) == 2  # once more, when the time is over
+            assert 0.1 <= tries[1] - tries[0] < 1
+
+        run(test())

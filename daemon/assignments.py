@@ -1,0 +1,141 @@
+"""Which device works for which clip, and what becomes of a window when its device cannot."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from daemon.devices import Device, Devices
+from daemon.memory import Memory
+from daemon.runner import READ, Runner
+from daemon.work import ClipWork, WindowWork
+from daemon.workers import Worker, WorkerDied, WorkerTimeout
+from fresco_core.errors import ClipError, FrescodError
+from fresco_core.keyframes import MIN_BATCH_SIZE
+from io_pipeline.worker import FatalError, OutOfDeviceMemory
+
+ATTEMPTS = 3
+
+OnProgress = Callable[[str, int, int], None]
+# What a device is to do, in batches of so many key frames.
+TaskFor = Callable[[Device, int], Awaitable[Any]]
+
+
+class Assignments:
+    """Has clips' devices do tasks; a clip keeps its device until `end`, as long as that lives.
+
+    Args:
+        batch_size: key frames translated together, as long as no device is too small for it.
+        threads: cores that a device of the CPU takes.
+        on_warning: called with a clip and what the user should know of it.
+        on_details: called with where a process stood that made no progress.
+    """
+
+    def __init__(
+        self,
+        devices: Devices,
+        memory: Memory,
+        runner: Runner,
+        *,
+        batch_size: int,
+        threads: int,
+        on_warning: Callable[[ClipWork, str], None],
+        on_details: Callable[[str], None],
+    ) -> None:
+        self._devices = devices
+        self._memory = memory
+        self._runner = runner
+        self._batch_size = batch_size
+        self._threads = threads
+        self._on_warning = on_warning
+        self._on_details = on_details
+        # by working size, where memory was short
+        self._batch_sizes: dict[tuple[int, int], int] = {}
+
+    async def run(
+        self,
+        clip: ClipWork,
+        work: WindowWork,
+        task_for: TaskFor,
+        saved: Awaitable[Any] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """Have a task about a window done by the clip's device; by another one where that dies.
+
+        ``saved`` is awaited before another device begins, which needs what the first one had.
+
+        Raises:
+            ClipError: the smallest batch needs too much memory.
+            FrescodError: its device died too often, or no device is left.
+        """
+        window = work.window
+        size = window.height, window.width
+        while True:
+            device = await self._begin(clip)
+            batch_size = self._batch_sizes.get(size, self._batch_size)
+            task = await task_for(device, batch_size)
+            try:
+                return await self._run(clip, device, task, work, on_progress)
+            except OutOfDeviceMemory as error:
+                smaller = max(MIN_BATCH_SIZE, batch_size // 2)
+                if batch_size == smaller:
+                    raise ClipError(
+                        f"{clip.job.clip}: {device.name} has too little memory for a batch of "
+                        f"{batch_size} key frames ({error}): lower key_frames.resolution"
+                    ) from error
+                self._batch_sizes[size] = min(smaller, self._batch_sizes.get(size, smaller))
+                self._on_warning(
+                    clip, f"{device.name} ran out of memory: batches of {smaller} from here on"
+                )
+            except (WorkerDied, FatalError) as death:
+                reason = getattr(death, "reason", str(death))
+                if isinstance(death, WorkerTimeout):
+                    self._on_details(death.output)
+                self._devices.died(device)
+                clip.deaths += 1
+                if clip.deaths == ATTEMPTS:
+                    raise FrescodError(
+                        f"{clip.job.clip}: {ATTEMPTS} times the process that translated it ended: "
+                        f"{reason}"
+                    ) from death
+                self._on_warning(
+                    clip, f"{device.name}: {reason}; window {window.index} is done again"
+                )
+            self.end(clip)
+            if saved is not None:
+                await saved
+
+    def end(self, clip: ClipWork) -> None:
+        """The clip needs its device no more."""
+        if clip.device is not None:
+            self._devices.give(clip.device)
+            clip.device = None
+
+    async def _begin(self, clip: ClipWork) -> Device:
+        """The clip's device; waits for one where it has none."""
+        if clip.device is None:
+            clip.device = await self._devices.take(
+                clip.length, clip.number, again=not clip.account.ahead
+            )
+            self._memory.promote(clip.account)
+        return clip.device
+
+    async def _run(
+        self,
+        clip: ClipWork,
+        device: Device,
+        task: Any,
+        work: WindowWork,
+        on_progress: OnProgress | None,
+    ) -> Any:
+        cores = 0 if device.is_gpu else self._threads
+
+        async def translate(begin: Callable[[Worker], None]) -> Any:
+            begin(device.worker)
+            return await device.worker.run(task, (work.block,), on_progress)
+
+        priority = (READ, clip.number)
+        result = await self._runner.use(
+            clip, "translate", priority, cores, translate, work, "device"
+        )
+        self._devices.done(device)
+        clip.devices += [] if device.name in clip.devices else [device.name]
+        return result
