@@ -15,7 +15,7 @@ from pathlib import Path
 from fresco_core.errors import ClipError, ConfigError
 from io_pipeline.blocks import available_memory
 
-_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_UNITS = {"MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _PER_DEVICE = 2**30
 _MIB = 2**20
 
@@ -54,9 +54,9 @@ class Memory:
         """Raise ClipError where a window of this size can never be granted."""
         if nbytes > self.total // 2:
             raise ClipError(
-                f"{clip}: a window of it takes {-(-nbytes // _MIB)} MiB of shared memory: raise "
-                f"prefetch.memory to {-(-2 * nbytes // _MIB)} MiB or lower key_frames.resolution, "
-                "key_frames.max_interval or key_frames.batch_size"
+                f"{clip}: a window of it takes {nbytes / _MIB:.1f} MiB of shared memory, more than "
+                f"half of prefetch.memory: raise that to {-(-2 * nbytes // _MIB)}MiB or lower "
+                "key_frames.resolution, key_frames.max_interval or key_frames.batch_size"
             )
 
     async def acquire(
@@ -121,10 +121,10 @@ def budget_bytes(text: str, devices: int) -> int:
     available = available_memory()
     if text == "auto":
         return min((devices + 1) * _PER_DEVICE, available // 4)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]iB)?", text, re.IGNORECASE)
-    if match is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]iB)", text, re.IGNORECASE)
+    wanted = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if wanted == 0:
         raise ConfigError(f"prefetch.memory = {text!r} is no size: write 2GiB, 512MiB or auto")
-    wanted = int(float(match[1]) * _UNITS[(match[2] or "").upper()])
     if wanted > available:
         raise ConfigError(
             f"prefetch.memory = {text!r}: {wanted // _MIB} MiB of shared memory are needed, "

@@ -270,7 +270,7 @@ class Prefetch(Section):
 
     memory: str = Field(
         default="auto",
-        pattern=r"^(auto|\d+(\.\d+)?\s*([KMGTkmgt]i[Bb])?)$",
+        pattern=r"^(auto|\d+(\.\d+)?\s*[MGTmgt][Ii][Bb])$",
         description=(
             "Shared memory for all windows in work, never exceeded. auto is 1 GiB a device and 1 "
             "GiB, at most a quarter of the memory available."

@@ -68,7 +68,7 @@ def open_workshop(
     )
     return Workshop(
         Readers(stages.reader, settings.clips.decoder, deadlines=deadlines),
-        WorkerPool("cpu", stages.cpu, cores, deadlines=deadlines, on_event=on_pool),
+        WorkerPool("pool", stages.cpu, cores, deadlines=deadlines, on_event=on_pool),
         Devices(names, stages.device, deadlines=deadlines, threads=threads, on_event=on_warning),
         Budget(cores),
         memory,
