@@ -16,6 +16,7 @@ from io_pipeline.window import Window
 from io_pipeline.worker import Stage, TaskError
 
 MEASURE = 10.0  # seconds for a header
+_PAUSES = (0.5, 2.0, 8.0)  # seconds after a start that failed
 # How a reader's task is run: with a core, and in the timeline.
 Run = Callable[[Worker, Any, tuple[Block, ...]], Awaitable[Any]]
 
@@ -143,5 +144,20 @@ class Reader:
 
     async def _do(self, task: Any, blocks: tuple[Block, ...] = ()) -> Any:
         if not self._worker.alive:
-            await self._worker.start()
+            await self._start()
         return await self._run(self._worker, task, blocks)
+
+    async def _start(self) -> None:
+        """Start the process; that it cannot be started is not the clip's fault.
+
+        Raises:
+            FrescodError: not in several tries.
+        """
+        for pause in _PAUSES:
+            try:
+                await self._worker.start()
+                return
+            except WorkerDied as death:
+                reason = death.reason
+            await asyncio.sleep(pause)
+        raise FrescodError(f"no process to read {self._clip} can be had: {reason}")

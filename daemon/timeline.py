@@ -171,7 +171,7 @@ class Timeline:
         """`begin_wait` and `end` around a block.
 
         Causes that `summary` knows a remedy for: "no job", "frames", "control maps", "memory",
-        "core", "worker", "disk".
+        "core", "loading", "disk".
         """
         span = self.begin_wait(track, cause, job)
         try:

@@ -35,7 +35,7 @@ _CAUSE_COLOURS = {
     "control maps": "#d62728",
     "memory": "#7f3c8d",
     "core": "#e377c2",
-    "worker": "#6b4423",
+    "loading": "#6b4423",
     "disk": "#111111",
 }
 _MORE_CAUSES = ("#8c564b", "#17becf", "#bcbd22")

@@ -10,7 +10,7 @@ _REMEDIES = {
     "frames": "more cores or a larger prefetch.windows would help",
     "memory": "a larger prefetch.memory would help",
     "no job": "at the beginning, at the end or in between none was ready",
-    "worker": "processes were started or started again",
+    "loading": "processes were started, or started again",
 }
 # Shares of the time below which nothing was held up, and above which something was busy.
 _LITTLE, _MOST = 0.03, 0.95
@@ -96,7 +96,7 @@ def _tail(spans: Spans, last: float) -> str:
 
 
 def _named(cause: str) -> str:
-    return {"core": "a core", "worker": "a process"}.get(cause, cause)
+    return {"core": "a core", "loading": "models"}.get(cause, cause)
 
 
 def _percent(share: float) -> str:

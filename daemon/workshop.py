@@ -104,6 +104,7 @@ class Workshop:
             on_warning=self.warn,
             on_details=on_details,
         )
+        devices.loading = lambda name: timeline.wait(self._runner.track(name, "device"), "loading")
         for device in devices.all:
             self._runner.track(device.name, "device")
         for worker in pool.workers:
