@@ -24,3 +24,7 @@ class ModelsError(FrescodError):
     """Weights are missing, truncated or of the wrong architecture."""
 
     exit_code = 78
+
+
+class NoPictureError(FrescodError):
+    """The networks produced NaN, infinity, or black where the input is not."""

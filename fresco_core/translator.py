@@ -20,7 +20,7 @@ from fresco_core.attention import FrescoAttention
 from fresco_core.batch import Carry, KeyFrameBatch, Translation, check, with_carried
 from fresco_core.correspondence import Correspondence, TokenGuides, correspond
 from fresco_core.decoder import DecoderLevels
-from fresco_core.errors import FrescodError
+from fresco_core.errors import NoPictureError
 from fresco_core.flow import FlowModel
 from fresco_core.models import DiffusionModels
 from fresco_core.optimization import (
@@ -84,10 +84,6 @@ class Step:
     latents: Tensor
     noise: Tensor
     clean: Tensor
-
-
-class NoPictureError(FrescodError):
-    """The networks produced NaN, infinity, or black where the input is not."""
 
 
 class FrescoTranslator:

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fresco_core.batch import KeyFrameBatch
+from fresco_core.errors import NoPictureError
 from fresco_core.flow import load_flow
 from fresco_core.models import load_diffusion_models
 from fresco_core.options import OptimizationOptions, TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
-from fresco_core.translator import FrescoTranslator, NoPictureError
+from fresco_core.translator import FrescoTranslator
 from tests.fresco_core.scenes import panning
 
 QUICK = TranslationOptions(

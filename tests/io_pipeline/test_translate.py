@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from fresco_core.batch import Carry, KeyFrameBatch
+from fresco_core.errors import NoPictureError
 from fresco_core.flow import load_flow
 from fresco_core.keyframes import Batch, batch_key_frames
 from fresco_core.models import load_diffusion_models
 from fresco_core.options import OptimizationOptions, TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
-from fresco_core.translator import FrescoTranslator, NoPictureError
+from fresco_core.translator import FrescoTranslator
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
 from io_pipeline.prompt import Prompt
