@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from fresco_core.propagation import PropagationOptions
+from io_pipeline.pace import Pace
 from io_pipeline.tasks import (
     DrawMap,
     LoadCheckpoint,
@@ -71,8 +72,7 @@ class CpuTasks:
             case PropagateSegment(window, segment):
                 self._propagate(window, segment, blocks[0], report)
             case _:
-                report("publish", 0, 1)
-                return _on_disk(task, blocks)
+                return _on_disk(task, blocks, report)
         return None
 
     @cached_property
@@ -89,16 +89,23 @@ class CpuTasks:
         return Propagate(self._stage.propagation)
 
 
-def _on_disk(task: Any, blocks: "tuple[Block, ...]") -> Any:
+def _on_disk(task: Any, blocks: "tuple[Block, ...]", report: "Report") -> Any:
     from io_pipeline import checkpoint, publish
 
     match task:
         case SaveCheckpoint(staging, window, translated, maps):
+            report("publish", 0, 1)
             return checkpoint.save(staging, window, blocks[0], translated, maps)
         case LoadCheckpoint(staging, window):
+            report("publish", 0, 1)
             return checkpoint.restore(staging, window, blocks[0])
         case PublishWindow(staging, window, maps, encoding, batches):
-            return publish.publish_window(staging, window, maps, encoding, blocks[0], batches)
+            on_frame = Pace(report, "publish", len(range(window.frame_count)[window.new_frames]))
+            return publish.publish_window(
+                staging, window, maps, encoding, blocks[0], batches, on_frame.one_more
+            )
         case PublishClip(output, name, plan, encoding, manifest):
-            return publish.publish_clip(output, name, plan, encoding, manifest)
+            videos = 1 if encoding.comparison is None else 2
+            on_packet = Pace(report, "publish", 2 * videos * plan.info.frame_count)
+            return publish.publish_clip(output, name, plan, encoding, manifest, on_packet.one_more)
     raise TypeError(f"no task of the CPU pool: {type(task).__name__}")

@@ -1,7 +1,7 @@
 """Join encoded chunks into one mp4 with another clip's times, rate and sound."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -18,13 +18,19 @@ from io_pipeline.writing import writing
 
 
 def join(
-    path: Path, chunks: Sequence[Path], info: ClipInfo, *, sound_from: Path | None = None
+    path: Path,
+    chunks: Sequence[Path],
+    info: ClipInfo,
+    *,
+    sound_from: Path | None = None,
+    on_packet: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Write the frames of ``chunks``, in this order, without encoding them again.
 
     The mp4 gets the presentation times and the average rate of ``info`` and, where ``sound_from``
     names a file, all its sound tracks, copied packet by packet and interleaved. One packet is held
-    in memory at a time. Returns sentences for the user.
+    in memory at a time. ``on_packet`` is called after each that is read: twice for every frame,
+    which are all looked through before the first is written. Returns sentences for the user.
 
     Raises:
         FrescodError: the file cannot be written, or a chunk cannot be read or does not fit to the
@@ -32,7 +38,7 @@ def join(
         ClipError: the sound cannot be read.
         ValueError: the chunks do not hold the clip's number of frames.
     """
-    order = _decoding_order(chunks)
+    order = _decoding_order(chunks, on_packet)
     if len(order) != info.frame_count:
         raise ValueError(f"{path}: {len(order)} of {info.frame_count} frames were written")
     timescale = _timescale(info)
@@ -68,6 +74,7 @@ def join(
                 container.mux(packet)
                 if sound is not None:
                     sound.copy_until(starts)
+            on_packet()
         with writing(path):
             if sound is not None:
                 sound.copy_rest()
@@ -92,14 +99,17 @@ def _timed(
         yield packet
 
 
-def _decoding_order(chunks: Sequence[Path]) -> list[int]:
+def _decoding_order(chunks: Sequence[Path], on_packet: Callable[[], None]) -> list[int]:
     """Every packet's frame number. Raises FrescodError for chunks that do not fit together."""
     order: list[int] = []
     header = None
     for chunk in chunks:
         with _open(chunk) as container:
             found = bytes(container.streams.video[0].codec_context.extradata or b"")
-            shown = [packet.pts for packet in _demux(container, chunk)]
+            shown = []
+            for packet in _demux(container, chunk):
+                shown.append(packet.pts)
+                on_packet()
         if header is None:
             header = found
         if found != header:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fresco_core.flow.inverse_search import InverseSearch
 from fresco_core.propagation import PropagationOptions, propagate
 from io_pipeline.blocks import Block
+from io_pipeline.pace import Pace
 from io_pipeline.window import Window
 from io_pipeline.worker import Report
 
@@ -34,14 +35,7 @@ class Propagate:
             return
         # The first window has no key frame before it: its first segment begins at its first one.
         key = segment + (1 if window.index == 0 else 0)
-        painted = 0
-
-        def on_frame() -> None:
-            nonlocal painted
-            painted += 1
-            report("propagate", painted, 3 * count)
-
-        report("propagate", 0, 3 * count)
+        pace = Pace(report, "propagate", 3 * count)
         frames_THWC = block["frames"][first : last + 1]
         block["results"][first + 1 : last] = propagate(
             frames_THWC,
@@ -49,7 +43,7 @@ class Propagate:
             block["keys"][key + 1],
             *self._flows(block, first, last),
             options=self._options,
-            on_frame=on_frame,
+            on_frame=pace.one_more,
         )
 
     def _flows(self, block: Block, first: int, last: int) -> tuple[Flows, Flows]:

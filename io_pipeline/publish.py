@@ -6,7 +6,7 @@ Legend: T frames of a window, K new key frames, H x W working size, C = 3 (red, 
 import bisect
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,13 +78,14 @@ def publish_window(
     encoding: Encoding,
     block: Any,
     batches: tuple[Batch, ...] = (),
+    on_frame: Callable[[], None] = lambda: None,
 ) -> None:
     """Encode the frames of a window that no window before holds, and keep its key frames.
 
     ``block`` maps names to the arrays of `Window.layout`; ``maps`` tells which control map of
-    every new key frame counts; ``batches``, in which it was translated, are kept. Windows may be
-    published in any order and side by side. All is on the disk when this returns; a window that is
-    published already is left as it is.
+    every new key frame counts; ``batches``, in which it was translated, are kept. ``on_frame`` is
+    called after each frame. Windows may be published in any order and side by side. All is on the
+    disk when this returns; a window that is published already is left as it is.
 
     Raises:
         FrescodError: it cannot be written; `DiskFullError` where there is no space.
@@ -110,17 +111,24 @@ def publish_window(
                     comparison.write(np.concatenate(panels, axis=1))
                 if number in samples:
                     _write_png(building / _row_name(number), strip(panels))
+                on_frame()
     checkpoint.forget(staging, window.index)
 
 
 def publish_clip(
-    output: Path, name: str, plan: ClipPlan, encoding: Encoding, manifest: dict[str, Any]
+    output: Path,
+    name: str,
+    plan: ClipPlan,
+    encoding: Encoding,
+    manifest: dict[str, Any],
+    on_packet: Callable[[], None] = lambda: None,
 ) -> tuple[str, ...]:
     """Complete a result of which all windows are published, and show it as ``<output>/<name>``.
 
     ``manifest`` becomes manifest.json, the warnings that are returned added to its "warnings" and
     the seconds spent in here, up to the writing of manifest.json itself, to "publish" in its
     "seconds". An older result under the name is replaced. Repeated after a crash, it goes on.
+    ``on_packet`` is called as by `join`, for each of the result's videos.
 
     Returns sentences for the user.
 
@@ -145,10 +153,10 @@ def publish_clip(
     with appearing(result / BLEND) as file:
         chunks = [folder / BLEND for folder in folders]
         sound_from = info.path if info.sound_tracks else None
-        warnings = join(file, chunks, info, sound_from=sound_from)
+        warnings = join(file, chunks, info, sound_from=sound_from, on_packet=on_packet)
     if encoding.comparison is not None:
         with appearing(result / COMPARISON) as file:
-            join(file, [folder / COMPARISON for folder in folders], info)
+            join(file, [folder / COMPARISON for folder in folders], info, on_packet=on_packet)
     if encoding.samples:
         last_numbers = [batch.new[-1] for batch in plan.batches]
         rows = [

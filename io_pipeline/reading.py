@@ -4,7 +4,6 @@ A decoder can hang or take its process with it: that costs the reader, not the c
 opens it at the window where this one stopped, with the other decoder.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -14,6 +13,7 @@ import cv2
 from fresco_core.errors import FrescodError
 from io_pipeline.blocks import Block
 from io_pipeline.clip_source import ClipSource, average_rate
+from io_pipeline.pace import Pace
 from io_pipeline.plan import ClipPlan
 from io_pipeline.prepare import Prepare, WindowReader
 from io_pipeline.tasks import ClipSize, MeasureClip, OpenClip, PlanClip, ReadWindow
@@ -22,8 +22,6 @@ from io_pipeline.video import Engine
 if TYPE_CHECKING:  # the worker that loads this is running as the main module
     from io_pipeline.worker import Report
 
-# Seconds between two reports of progress.
-_PACE = 0.25
 _NO_LIMIT = 2**62
 
 
@@ -80,18 +78,19 @@ class Reader:
             case PlanClip(path, decoder):
                 # The decoder before holds an open file and its memory: it goes first.
                 self._close()
-                plan = self._prepare.plan(path, cast(Engine, decoder), _Pace(report, 0))
+                plan = self._prepare.plan(path, cast(Engine, decoder), Pace(report, "decode", 0))
                 self._open(plan)
                 return plan
             case OpenClip(plan, window):
                 self._open(plan)
                 first = plan.batches[window - 1].new[-1] if window else 0
-                self._opened().skip_to(first, _Pace(report, self._frame_count))
+                self._opened().skip_to(first, Pace(report, "decode", self._frame_count))
             case ReadWindow(window):
                 (block,) = blocks
                 windows = self._opened()
                 block.allocate()
-                windows.read(window, block["frames"], _Pace(report, self._frame_count))
+                pace = Pace(report, "decode", self._frame_count)
+                windows.read(window, block["frames"], pace)
                 report("decode", window.key_numbers[-1] + 1, self._frame_count)
                 if window.index + 1 == window.count:
                     self._close()
@@ -126,19 +125,3 @@ def measure(path: Path) -> ClipSize:
             )
     except FrescodError:
         return ClipSize(0, 0)
-
-
-class _Pace:
-    """Reports frames as they come, but only a few times a second: every report is a message."""
-
-    def __init__(self, report: "Report", count: int) -> None:
-        self._report, self._count = report, count
-        self._tell(0)
-
-    def __call__(self, number: int) -> None:
-        if time.monotonic() - self._told >= _PACE:
-            self._tell(number + 1)
-
-    def _tell(self, done: int) -> None:
-        self._report("decode", done, self._count)
-        self._told = time.monotonic()

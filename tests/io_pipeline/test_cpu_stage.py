@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -82,12 +83,15 @@ def test_publishes(tasks: CpuTasks, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(publish, "publish_clip", lambda *arguments: ("slow",))
     (window,) = cut_clip((0, 2, 5), 5)
     block = read(window, FRAMES)
-    encoding: Any = "encoding"
+    encoding: Any = SimpleNamespace(comparison=None)
+    reports = Reports()
     task = PublishWindow(tmp_path, window, (BY_CPU,) * 3, encoding, (Batch((0, 2, 5)),))
-    assert tasks(task, (block,), Reports()) is None
-    assert told == [(tmp_path, window, (BY_CPU,) * 3, encoding, block, task.batches)]
-    plan: Any = "plan"
-    assert tasks(PublishClip(tmp_path, "a", plan, encoding, {}), (), Reports()) == ("slow",)
+    assert tasks(task, (block,), reports) is None
+    (arguments,) = told
+    assert arguments[:-1] == (tmp_path, window, (BY_CPU,) * 3, encoding, block, task.batches)
+    plan: Any = SimpleNamespace(info=SimpleNamespace(frame_count=6))
+    assert tasks(PublishClip(tmp_path, "a", plan, encoding, {}), (), reports) == ("slow",)
+    assert reports == [("publish", 0, 6), ("publish", 0, 12)]
 
 
 def test_other_tasks_are_refused(tasks: CpuTasks) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from fresco_core.flow import load_flow
 from fresco_core.propagation import PropagationOptions, propagate
+from io_pipeline import pace
 from io_pipeline.blocks import Block
 from io_pipeline.propagate import Propagate
 from io_pipeline.window import Window
@@ -65,8 +66,9 @@ def test_neighbouring_key_frames_have_nothing_between() -> None:
     assert not reports
 
 
-def test_progress_is_told_frame_by_frame() -> None:
+def test_progress_is_told_frame_by_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     (window,) = cut_clip((0, 4), 4)
+    monkeypatch.setattr(pace, "PACE", 0)
     _, reports = done(window, 0)
     assert reports == [("propagate", n, 9) for n in range(10)]
 
@@ -108,6 +110,7 @@ def test_needs_no_torch() -> None:
     program = """
 import sys
 from fresco_core.propagation import PropagationOptions
+from io_pipeline import pace
 from io_pipeline.propagate import Propagate
 from io_pipeline.window import Window
 import numpy as np

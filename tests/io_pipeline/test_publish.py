@@ -192,6 +192,32 @@ class TestResult:
                 assert found.min() < 1e-3
 
 
+class TestProgress:
+    """Whoever waits for it hears that it goes on."""
+
+    def test_of_a_window(self, root: Path, info: ClipInfo) -> None:
+        one, told = publishing(root, info), []
+        one.open()
+        for window in one.windows:
+            publish_window(
+                one.staging.folder,
+                window,
+                maps(window),
+                one.encoding,
+                filled(window),
+                on_frame=lambda: told.append(1),
+            )
+        assert len(told) == 7
+
+    @pytest.mark.parametrize(("comparison", "count"), [(False, 14), (True, 28)])
+    def test_of_a_clip(self, root: Path, info: ClipInfo, comparison: bool, count: int) -> None:
+        one, told = publishing(root, info, comparison=comparison), []
+        one.open()
+        one.all_windows()
+        publish_clip(root, one.name, one.plan, one.encoding, FINGERPRINTS, lambda: told.append(1))
+        assert len(told) == count
+
+
 class TestWindow:
     def test_it_is_there_when_it_is_complete(
         self, root: Path, info: ClipInfo, monkeypatch: pytest.MonkeyPatch
