@@ -19,6 +19,7 @@ from io_pipeline.device_stage import DeviceStage
 from io_pipeline.reading import ReaderStage
 
 LIBRARIES = ("frescod", "torch", "diffusers", "transformers", "opencv-python-headless", "av")
+_COUNT_SECONDS = 60
 _COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
@@ -120,14 +121,14 @@ def choose_devices(text: str, visible: Callable[[], int]) -> tuple[str, ...]:
             raise DeviceError("no usable GPU is there: set devices to cpu, or check the driver")
         return tuple(names)
     for item in text.split(","):
-        match = re.fullmatch(r"\s*(?:(cuda:\d+)|cpu(?:\*([1-9]\d*))?)\s*", item)
+        match = re.fullmatch(r"\s*(?:cuda:(\d+)|cpu(?:\*([1-9]\d*))?)\s*", item)
         if match is None:
             raise ConfigError(
                 f"devices = {text!r}: {item.strip()!r} is none: give auto, cuda, or a list of "
                 "cuda:N, cpu and cpu*N"
             )
         gpu, times = match.groups()
-        names += [gpu] if gpu else ["cpu"] * int(times or 1)
+        names += [f"cuda:{int(gpu)}"] if gpu else ["cpu"] * int(times or 1)
     gpus = [name for name in names if name != "cpu"]
     if twice := next((name for name in gpus if gpus.count(name) > 1), None):
         raise ConfigError(f"devices = {text!r} names {twice} twice: one process is enough for it")
@@ -143,12 +144,28 @@ def choose_devices(text: str, visible: Callable[[], int]) -> tuple[str, ...]:
 
 
 def visible_gpus() -> int:
-    """How many GPUs torch can use, asked in a process of its own; 0 at once without a driver."""
+    """How many GPUs torch can use, asked in a process of its own; 0 at once without a driver.
+
+    Raises:
+        DeviceError: there is no answer; a broken driver may hang.
+    """
     if not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg")):
         return 0
-    answer = subprocess.run(
-        [sys.executable, "-c", _COUNT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    # -P: not what lies in the folder that the program is run from.
+    command = [sys.executable, "-P", "-c", _COUNT]
+    try:
+        answer = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=_COUNT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(
+            f"the GPUs could not be counted in {_COUNT_SECONDS} s: check the driver "
+            "(nvidia-smi), or set devices to cpu"
+        ) from error
     return int(answer.stdout) if answer.returncode == 0 else 0
 
 

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
 
+from daemon import stages
 from daemon.config import Layer, merge
 from daemon.settings import Propagation, Settings
 from daemon.stages import (
@@ -157,6 +159,26 @@ class TestDevices:
         monkeypatch.setattr("os.path.exists", lambda path: False)
         monkeypatch.setattr("subprocess.run", never)
         assert visible_gpus() == 0
+
+    @pytest.mark.parametrize("text", ["cuda:0,cuda:00", "cuda:1,cuda:0,cuda:01"])
+    def test_one_gpu_twice_in_other_words(self, text: str) -> None:
+        with pytest.raises(ConfigError, match=r"names cuda:\d twice"):
+            choose_devices(text, asked(2))
+
+    def test_a_driver_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.path.exists", lambda path: True)
+        monkeypatch.setattr(stages, "_COUNT", "import time; time.sleep(60)")
+        monkeypatch.setattr(stages, "_COUNT_SECONDS", 0.2)
+        with pytest.raises(DeviceError, match=r"could not be counted in 0.2 s: check the driver"):
+            visible_gpus()
+
+    def test_a_folder_with_a_torch_of_its_own(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "torch.py").write_text("print(7); raise SystemExit")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("os.path.exists", lambda path: True)
+        assert visible_gpus() == torch.cuda.device_count()
 
     def test_with_a_driver_torch_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.path.exists", lambda path: path == "/dev/nvidiactl")
