@@ -86,35 +86,34 @@ class Life:
 
     async def clip(self, account: Account, sizes: Sequence[int]) -> None:
         prepared: asyncio.Queue[int | None] = asyncio.Queue(self.queue)
-        device: Device | None = None
+        devices: list[Device] = []  # none, or the one that it has
         held: list[int] = []
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.prepare(account, sizes, prepared, held))
                 while (nbytes := await prepared.get()) is not None:
-                    device = await self.translate(account, device, len(sizes))
+                    await self.translate(account, devices, len(sizes))
                     tasks.create_task(self.drain(account, nbytes, held))
-                assert device is not None
-                self.devices.give(device)
-                device = None
+                self.devices.give(devices.pop())
         finally:
-            if device is not None:
+            for device in devices:
                 self.devices.give(device)
             for nbytes in held:
                 self.memory.release(account, nbytes)
 
-    async def translate(self, account: Account, device: Device | None, length: int) -> Device:
+    async def translate(self, account: Account, devices: list[Device], length: int) -> None:
         while True:
-            if device is None:
-                device = await self.devices.take(length, account.number, again=not account.ahead)
+            if not devices:
+                again = not account.ahead
+                devices.append(await self.devices.take(length, account.number, again=again))
                 self.memory.promote(account)
+            (device,) = devices
             await self.some_time()
             if device is self.immortal or self.chance.random() >= self.deaths:
-                return device
+                return self.devices.done(device)
             device.worker.alive = False  # type: ignore[misc]
             self.devices.died(device)
-            self.devices.give(device)
-            device = None
+            self.devices.give(devices.pop())
             await self.some_time()
 
     async def prepare(
