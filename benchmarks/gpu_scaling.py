@@ -155,7 +155,9 @@ def main() -> int:
     parser.add_argument("--gpus", default="1,2")
     parser.add_argument("--work", type=Path, default=Path("/tmp/frescod-scaling"))
     parser.add_argument("--frames", type=int, default=80)
-    parser.add_argument("--per-gpu", type=int, default=3)
+    parser.add_argument(
+        "--per-gpu", type=int, default=3, help="clips; best a multiple of those in DIR"
+    )
     parser.add_argument("--set", action="append", default=[], help="settings of the runs")
     options = parser.parse_args()
     model = options.work / "model"

@@ -273,10 +273,6 @@ class Workshop:
             self.warn(clip, warning)
         return translated
 
-    def give_device(self, clip: ClipWork) -> None:
-        """The clip has been translated: its device is for the next one."""
-        self.assignments.end(clip)
-
     async def _maps(self, clip: ClipWork, work: WindowWork, device: Device) -> tuple[int, ...]:
         side = self.options.control_device
         draws = side == "gpu" or (side == "auto" and device.is_gpu)

@@ -126,7 +126,8 @@ class TestRefused:
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
     def test_flipped_bytes(self, tmp_path: Path, suffix: str) -> None:
         path = make_clip(tmp_path / f"a{suffix}", frames=40, width=160, height=120)
-        with pytest.raises(ClipError, match="damaged near frame"):
+        # From PyAV 19 on, such an .avi is not opened at all.
+        with pytest.raises(ClipError, match=r"damaged near frame|not a video that can be read"):
             scan_clip(flip_bytes(path))
 
     def test_unknown_codec(self, tmp_path: Path) -> None:
