@@ -86,7 +86,7 @@ class Pipeline:
                 tasks.create_task(self._finish(clip, work, saved))
             count = len(clip.plan.batches)
             self._tell(clip, "translate", count, count)
-            shop.assignments.end(clip)  # its device is for the next clip, while frames are propagated
+            shop.assignments.end(clip)  # its device is for the next clip from here on
             slot.close()
         await self._publish(clip)
 
