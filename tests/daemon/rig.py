@@ -183,8 +183,11 @@ def blocks() -> int:
 
 def children() -> list[int]:
     """Processes that this one has started and that live."""
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread that has just ended
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 if __name__ == "__main__":  # as a process of its own, that can be killed
