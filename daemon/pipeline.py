@@ -13,6 +13,7 @@ from daemon.manifest import manifest
 from daemon.memory import Account
 from daemon.progress import Progress
 from daemon.settings import Settings
+from daemon.stages import translation_options
 from daemon.work import ClipWork, WindowWork
 from daemon.workshop import Workshop
 from fresco_core.errors import ClipError, FrescodError
@@ -92,7 +93,6 @@ class Pipeline:
 
     async def _prepare(self, clip: ClipWork, prepared: Prepared) -> None:
         """The clip's windows, as far ahead as queue and memory allow."""
-        translation = self.settings.translation
         async with self.workshop.reader(clip, self._frames(clip)) as reader:
             clip.plan = await reader.plan()
             clip.encoding = Encoding.of(clip.plan, **self.settings.output.model_dump())
@@ -100,7 +100,7 @@ class Pipeline:
                 self.workshop.warn(clip, warning)
             for window in windows(
                 clip.plan,
-                steps=translation.steps - max(translation.warmup_steps, 0),
+                steps=translation_options(self.settings).executed_steps,
                 control=self.settings.control.enabled,
                 flows=self.settings.flow.on_device,
             ):

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fresco_core.errors import FrescodError
+from io_pipeline.control_groups import control_groups
 
 if TYPE_CHECKING:
     import torch
@@ -224,15 +225,7 @@ def _cuda_runtime() -> Any:
 
 def _group_limits() -> Iterator[int]:
     """What each control group (version 2) above this process leaves, in bytes."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        entries = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    group = root.joinpath(*(entry[4:] for entry in entries if entry.startswith("0::/")))
-    for folder in [group, *group.parents]:
-        if not folder.is_relative_to(root):
-            return
+    for folder in control_groups():
         try:
             limit = (folder / "memory.max").read_text().strip()
             if limit != "max":

@@ -21,7 +21,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from io_pipeline import blocks
+from io_pipeline import blocks, control_groups
 from io_pipeline.blocks import ALIGNMENT, Block, BlockError, Layout, available_memory
 from io_pipeline.channel import Channel, ChannelClosed
 
@@ -279,6 +279,8 @@ def test_control_groups_limit_what_is_available(monkeypatch, tmp_path):
     own.write_text("4:memory:/elsewhere\n0::/service\n")
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4096 kB\n")
     monkeypatch.setattr(blocks, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(control_groups, "ROOT", tmp_path / "sys/fs/cgroup")
+    monkeypatch.setattr(control_groups, "MEMBERSHIP", own)
     assert available_memory() == 450000
     (group / "memory.max").write_text("max\n")
     assert available_memory() == 4 << 20
