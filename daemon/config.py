@@ -45,6 +45,8 @@ def allowed(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return " or ".join(str(choice) for choice in get_args(field.annotation))
     if get_origin(field.annotation) is tuple:
+        if get_args(field.annotation)[0] is str:
+            return "a list of texts"
         _, limits = get_args(get_args(field.annotation)[0])
         return f"a list of whole numbers, each {_limits(limits.metadata)}"
     if field.annotation is bool:

@@ -312,9 +312,39 @@ class Timeouts(Section):
     )
 
 
+class Inbox(Section):
+    """The folder that `frescod serve` watches for clips and their prompt files."""
+
+    folder: str = Field(default="inbox", min_length=1, description="Where clips are dropped.")
+    recursive: bool = Field(default=False, description="Take clips from its sub-folders too.")
+    quiet_seconds: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=3600,
+        description="A file is complete when it has not changed for so long.",
+    )
+    rescan_seconds: float = Field(
+        default=10.0,
+        ge=0.5,
+        le=3600,
+        description="How often the folder is looked through, whatever its watcher says.",
+    )
+    watch: Literal["inotify", "polling"] = Field(
+        default="inotify",
+        description="How changes are noticed; polling for network shares, which do not tell.",
+    )
+    ignore: tuple[str, ...] = Field(
+        default=("*.part", "*.partial", "*.tmp", "*.crdownload", "*~"),
+        description="Names that are left alone, beside hidden ones; * and ? stand for anything.",
+    )
+
+
 class Output(Section):
     """The result folder."""
 
+    folder: str = Field(
+        default="output", min_length=1, description="Gets a folder of its own for each clip."
+    )
     crf: int = Field(
         default=18, ge=0, le=51, description="H.264 quality of the videos; lower is better."
     )
@@ -323,6 +353,51 @@ class Output(Section):
         description="Write comparison.mp4: input, control map and output side by side.",
     )
     contact_sheet: bool = Field(default=True, description="Write contact_sheet.png.")
+
+
+class Service(Section):
+    """The daemon itself."""
+
+    state: str = Field(
+        default="", description='Folder of the job store; "" is .frescod in the output folder.'
+    )
+    socket: str = Field(
+        default="", description='Socket it is controlled by; "" is control.sock in that folder.'
+    )
+    attempts: int = Field(
+        default=3, ge=1, le=100, description="A job fails when it was tried in vain so often."
+    )
+    drain_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        le=86400 * 7,
+        description=(
+            "At SIGTERM running jobs have so long to finish; then they stop at their last "
+            "checkpoint and go on at the next start."
+        ),
+    )
+
+
+class Metrics(Section):
+    """Figures for Prometheus; the control socket always has them."""
+
+    listen: str = Field(
+        default="",
+        pattern=r"^(|(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5})$",
+        description='TCP address to serve them at as well, such as 127.0.0.1:9464; "" is none.',
+        json_schema_extra={"allowed": "host:port, or nothing"},
+    )
+
+
+class Log(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is less is left out."
+    )
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="auto is text on a terminal and JSON lines elsewhere."
+    )
 
 
 class Settings(Section):
@@ -337,6 +412,13 @@ class Settings(Section):
         ),
         json_schema_extra={"allowed": "auto, cuda, or a list of cuda:N, cpu and cpu*N"},
     )
+    devices_required: bool = Field(
+        default=False,
+        description=(
+            "frescod serve ends where one of the devices named is missing; else it does with those "
+            "that are there."
+        ),
+    )
     models: Models = Models()
     clips: Clips = Clips()
     limits: Limits = Limits()
@@ -347,10 +429,14 @@ class Settings(Section):
     flow: Flow = Flow()
     prompts: Prompts = Prompts()
     propagation: Propagation = Propagation()
+    inbox: Inbox = Inbox()
     output: Output = Output()
     prefetch: Prefetch = Prefetch()
     cpu: Cpu = Cpu()
     timeouts: Timeouts = Timeouts()
+    service: Service = Service()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of every setting that changes the result and is not at its default.
@@ -363,9 +449,15 @@ class Settings(Section):
             exclude_defaults=True,
             exclude={
                 "devices": True,
+                "devices_required": True,
+                "inbox": True,
                 "prefetch": True,
                 "cpu": True,
                 "timeouts": True,
+                "service": True,
+                "metrics": True,
+                "log": True,
+                "output": {"folder"},
                 "control": {"device"},
                 "models": {"offline"},
                 "clips": {"on_truncated"},

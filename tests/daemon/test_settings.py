@@ -9,6 +9,7 @@ class TestFingerprint:
             int: lambda value: value + 1,
             float: lambda value: value + 1,
             str: lambda value: value + "x",
+            tuple[str, ...]: lambda value: (*value, "x"),
         }
         plain = Settings().fingerprint()
         for key, field in keys():
@@ -20,8 +21,11 @@ class TestFingerprint:
             settings = (
                 Settings().model_copy(update={section: changed_table}) if section else changed_table
             )
-            same = section in {"prefetch", "cpu", "timeouts"} or key in {
+            no_matter = {"inbox", "prefetch", "cpu", "timeouts", "service", "metrics", "log"}
+            same = section in no_matter or key in {
                 "devices",
+                "devices_required",
+                "output.folder",
                 "control.device",
                 "models.offline",
                 "limits.max_pixels",
