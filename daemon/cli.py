@@ -13,7 +13,7 @@ import click
 
 from daemon.base_config import read_base_config
 from daemon.config import Layer, checked, merge, read_toml, to_toml
-from daemon.jobs import printable
+from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
 

@@ -1,21 +1,110 @@
-"""Jobs: one clip, its prompt and the settings; what became of it."""
+"""Jobs: one clip, its prompt and the settings; in which state it is, and how it ended."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from daemon.settings import Settings
-from fresco_core.errors import ClipError
+from daemon.printable import printable
 
 
 @dataclass(frozen=True)
 class Job:
-    """A clip, its prompt file and the name of its result folder."""
+    """A clip, its prompt file and the name of its result folder.
+
+    Attributes:
+        settings_file: ``<stem>.toml`` beside the clip, where there is one.
+        id: in the store.
+    """
 
     clip: Path
     prompt_file: Path
     name: str
+    settings_file: Path | None = None
+    id: int = 0
+
+
+class JobState(StrEnum):
+    """Where a job is; the first two wait, the last four are ends."""
+
+    WAITING_PROMPT = "waiting_prompt"
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    TRANSLATING = "translating"
+    PROPAGATING = "propagating"
+    PUBLISHING = "publishing"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+WAITING = frozenset({JobState.WAITING_PROMPT, JobState.QUEUED})
+ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED})
+RUNNING = frozenset(JobState) - WAITING - ENDED
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A clip as a folder has it now.
+
+    Attributes:
+        prompt_file: None while there is none.
+        settings_file: ``<stem>.toml`` beside the clip, where there is one.
+        seen: identity of the three files; another one when any of them was changed.
+        refused: why it is not taken; empty where it is.
+        priority: jobs of a higher one are taken first; None leaves it as it is.
+        length: frames times pixels; of equal priority the longer ones are taken first.
+    """
+
+    clip: Path
+    prompt_file: Path | None
+    settings_file: Path | None
+    seen: str
+    refused: str = ""
+    priority: int | None = None
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as the store has it.
+
+    Attributes:
+        reason: why it failed, was skipped, cancelled, or waits.
+        attempts: how often it was claimed without any window being finished since.
+        windows_done, windows: of the clip, on disk and in all; 0 while not known.
+        created, claimed, ended: Unix time, to be shown only.
+        seconds: of work, over all attempts.
+    """
+
+    id: int
+    clip: Path
+    prompt_file: Path | None
+    settings_file: Path | None
+    name: str
+    state: JobState
+    reason: str
+    priority: int
+    attempts: int
+    windows_done: int
+    windows: int
+    created: float
+    claimed: float | None
+    ended: float | None
+    seconds: float
+
+    def job(self) -> Job:
+        """What the pipeline takes."""
+        assert self.prompt_file is not None
+        return Job(self.clip, self.prompt_file, self.name, self.settings_file, self.id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in it is JSON; file names are printable."""
+        return {
+            name: printable(value) if isinstance(value, Path) or name == "name" else value
+            for name, value in asdict(self).items()
+        }
 
 
 class Outcome(StrEnum):
@@ -36,50 +125,3 @@ class JobResult:
     seconds: float = 0.0
     reason: str = ""
     folder: Path | None = None
-
-
-@dataclass(frozen=True)
-class Fingerprints:
-    """SHA-256 (hex) of all that decides what a result looks like."""
-
-    clip: str
-    prompt: str
-    settings: str
-
-
-def fingerprints(job: Job, settings: Settings) -> Fingerprints:
-    """Read the clip and its prompt once, in pieces.
-
-    Raises:
-        ClipError: a file cannot be read.
-    """
-    return Fingerprints(_sha256(job.clip), _sha256(job.prompt_file), settings.fingerprint())
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ClipError(f"{printable(path)}: cannot be read: {error.strerror}") from error
-
-
-def is_done(folder: Path, prints: Fingerprints) -> bool:
-    """Whether the result folder was made from the same clip, prompt and settings.
-
-    A folder appears under its name only when complete, so its manifest speaks for all of it.
-    """
-    from io_pipeline.publish import read_manifest  # imports the decoder
-
-    manifest = read_manifest(folder) or {}
-    return bool(manifest.get("fingerprints") == asdict(prints))
-
-
-def printable(name: str | Path) -> str:
-    """A file name for terminal and log: one line, whatever bytes it is made of."""
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in str(name)
-    )

@@ -13,10 +13,11 @@ import click
 
 from daemon.failures import first_cause
 from daemon.inbox import Inbox, scan
-from daemon.jobs import Job, JobResult, Outcome, printable
+from daemon.jobs import Job, JobResult, Outcome
 from daemon.order import longest_first
 from daemon.output_folder import held
 from daemon.pipeline import Pipeline
+from daemon.printable import printable
 from daemon.progress import Progress, summary, watch
 from daemon.settings import Settings
 from daemon.setup import open_workshop

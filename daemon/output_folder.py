@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.jobs import printable
+from daemon.printable import printable
 from fresco_core.errors import ConfigError, FrescodError
 
 # How file systems say that they have no locks (network shares above all): then there is none.

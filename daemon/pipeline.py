@@ -8,7 +8,8 @@ from pathlib import Path
 
 from daemon.devices import DeviceLost
 from daemon.failures import details, first_cause, reason
-from daemon.jobs import Fingerprints, Job, JobResult, Outcome, fingerprints, is_done
+from daemon.fingerprints import Fingerprints, fingerprints, is_done
+from daemon.jobs import Job, JobResult, Outcome
 from daemon.manifest import manifest
 from daemon.memory import Account
 from daemon.progress import Progress

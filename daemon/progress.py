@@ -18,7 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from daemon.jobs import Job, JobResult, Outcome, printable
+from daemon.jobs import Job, JobResult, Outcome
+from daemon.printable import printable
 
 # Clips that are shown at a time; the others are counted.
 MAX_LINES = 12

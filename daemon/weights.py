@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from daemon.jobs import printable
+from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow.raft_weights import cached_raft_weights, pull_raft_weights

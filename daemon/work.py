@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.devices import Device
-from daemon.jobs import Fingerprints, Job
+from daemon.fingerprints import Fingerprints
+from daemon.jobs import Job
 from daemon.memory import Account
 from fresco_core.keyframes import Batch
 from io_pipeline.blocks import Block

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from daemon.assignments import Assignments, OnProgress
 from daemon.budget import Budget
 from daemon.devices import Device, Devices
-from daemon.jobs import printable
 from daemon.memory import Account, Memory
+from daemon.printable import printable
 from daemon.readers import Reader, Readers
 from daemon.runner import DRAW, PROPAGATE, PUBLISH, READ, Runner
 from daemon.timeline import Timeline

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from daemon.budget import Budget
-from daemon.jobs import Fingerprints, Job
+from daemon.fingerprints import Fingerprints
+from daemon.jobs import Job
 from daemon.memory import Account, Memory
 from daemon.timeline import Timeline
 from daemon.work import ClipWork

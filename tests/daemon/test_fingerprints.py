@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Layer, merge
-from daemon.jobs import Fingerprints, Job, fingerprints, is_done, printable
+from daemon.fingerprints import Fingerprints, fingerprints, is_done
+from daemon.jobs import Job
 from daemon.settings import Settings
 from fresco_core.errors import ClipError
 
@@ -57,18 +58,3 @@ def test_damaged_manifest_is_not_done(job: Job, tmp_path: Path, manifest: bytes)
     folder.mkdir()
     (folder / "manifest.json").write_bytes(manifest)
     assert not is_done(folder, fingerprints(job, Settings()))
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("plain name.mp4", "plain name.mp4"),
-        ("Straße 雪 🚗", "Straße 雪 🚗"),
-        ("two\nlines", "two\\nlines"),
-        ("\x1b[31m", "\\x1b[31m"),
-        ("\udcff", "\\udcff"),
-    ],
-)
-def test_printable(name: str, shown: str) -> None:
-    assert printable(name) == shown
-    printable(name).encode()
