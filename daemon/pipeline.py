@@ -96,7 +96,7 @@ class Pipeline:
         """The clip's windows, as far ahead as queue and memory allow."""
         async with self.workshop.reader(clip, self._frames(clip)) as reader:
             clip.plan = await reader.plan()
-            clip.encoding = Encoding.of(clip.plan, **self.settings.output.model_dump())
+            clip.encoding = Encoding.of(clip.plan, **self.settings.output.model_dump(exclude={"folder"}))
             for warning in clip.plan.info.warnings:
                 self.workshop.warn(clip, warning)
             for window in windows(
