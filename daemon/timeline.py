@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.activity import BusyTime, Wait, Working
 from fresco_core.errors import ConfigError
 
 Floats = NDArray[np.float64]
@@ -30,6 +31,9 @@ MAX_SPANS = 1_000_000
 COARSE = 60.0
 # Values of all counters together; beyond it every second one is forgotten.
 MAX_VALUES = 200_000
+# Rows of spans and sums together, and names of jobs: later rows are left out, later jobs nameless.
+MAX_ROWS = 2_000_000
+MAX_JOBS = 20_000
 NO_TRACK = NO_WINDOW = -1
 
 
@@ -42,6 +46,8 @@ class Span:
     job: int
     window: int
     begin: float
+    about: "What"
+    job_name: str
 
 
 @dataclass(slots=True, eq=False)
@@ -111,18 +117,21 @@ class Timeline:
     """Records spans, waits and counters while a run goes on; tells and draws them at its end.
 
     Not thread-safe: it belongs to the event loop. Memory: 32 bytes for each of the first million
-    spans, later 32 bytes for every track, minute and stage.
+    spans, later 32 bytes for every track, minute and stage, at most `MAX_ROWS` times. Without
+    ``keep``, for what runs for months, only what goes on now and each track's `BusyTime`.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, keep: bool = True) -> None:
         self._clock = clock
+        self._keep = keep
         self._zero = clock()
         self._begins, self._ends = array("d"), array("d")
         self._columns = tuple(array("i") for _ in range(4))  # track, what, job, window
         self._open: set[Span] = set()
         self._minutes: dict[int, _Minute] = {}
         self._tracks: list[Track] = []
-        self._whats: dict[tuple[str, bool], int] = {}
+        self._busy: list[BusyTime] = []  # by track
+        self._whats: dict[tuple[str, bool], tuple[int, What]] = {}
         self._jobs: dict[str, int] = {"": 0}
         self._counters: dict[str, int] = {}
         self._values: list[tuple[float, int, float]] = []
@@ -142,6 +151,7 @@ class Timeline:
         Tracks that never work count as idle: have one for all that could.
         """
         self._tracks.append(Track(name, kind))
+        self._busy.append(BusyTime())
         return len(self._tracks) - 1
 
     def begin(self, track: int, stage: str, job: str, window: int | None = None) -> Span:
@@ -155,7 +165,11 @@ class Timeline:
     def end(self, span: Span) -> None:
         """What has begun ends."""
         self._open.remove(span)
-        self._add(span, self.now())
+        now = self.now()
+        if span.about.is_work:
+            self._busy[span.track].add(span.begin, now)
+        if self._keep:
+            self._add(span, now)
 
     @contextmanager
     def span(self, track: int, stage: str, job: str, window: int | None = None) -> Iterator[None]:
@@ -181,16 +195,20 @@ class Timeline:
 
     def counter(self, name: str, value: float) -> None:
         """A quantity has changed: bytes of shared memory in use, …"""
+        self._peaks[name] = max(value, self._peaks.get(name, value))
         number = self._counters.setdefault(name, len(self._counters))
         if len(self._values) >= MAX_VALUES:
             del self._values[::2]
-        self._values.append((self.now(), number, value))
-        self._peaks[name] = max(value, self._peaks.get(name, value))
+        if self._keep:
+            self._values.append((self.now(), number, value))
 
     def _begin(self, track: int, name: str, is_work: bool, job: str, window: int) -> Span:
-        what = self._whats.setdefault((name, is_work), len(self._whats))
-        number = self._jobs.setdefault(job, len(self._jobs))
-        span = Span(track, what, number, window, self.now())
+        known = self._whats.get((name, is_work))
+        if known is None:
+            known = self._whats[name, is_work] = len(self._whats), What(name, is_work)
+        if job not in self._jobs and self._keep and len(self._jobs) < MAX_JOBS:
+            self._jobs[job] = len(self._jobs)
+        span = Span(track, known[0], self._jobs.get(job, 0), window, self.now(), known[1], job)
         self._open.add(span)
         return span
 
@@ -220,12 +238,54 @@ class Timeline:
                 begin += seconds
 
     def _append(self, begin: float, end: float, *columns: int) -> None:
+        if len(self._begins) >= MAX_ROWS:
+            return
         self._begins.append(begin)
         self._ends.append(end)
         for column, value in zip(self._columns, columns, strict=True):
             column.append(value)
 
-    # --- telling ---------------------------------------------------------------------------------
+    # --- telling what goes on --------------------------------------------------------------------
+
+    def working(self) -> dict[str, Working]:
+        """What is being done now, by the names of the tracks."""
+        now, works = self.now(), [span for span in self._open if span.about.is_work]
+        return {
+            self._tracks[span.track].name: Working(
+                span.about.name,
+                span.job_name,
+                None if span.window == NO_WINDOW else span.window,
+                now - span.begin,
+            )
+            for span in works
+        }
+
+    def waits(self) -> list[Wait]:
+        """Who waits for what now, the longest wait first."""
+        now, waits = self.now(), [span for span in self._open if not span.about.is_work]
+        names = {NO_TRACK: "", **{i: track.name for i, track in enumerate(self._tracks)}}
+        return [
+            Wait(names[span.track], span.about.name, span.job_name, now - span.begin)
+            for span in sorted(waits, key=lambda span: span.begin)
+        ]
+
+    def busy_seconds(self, last: float | None = None) -> dict[str, float]:
+        """Seconds of work by the names of the tracks; of the ``last`` seconds, at most 300.
+
+        What has not ended counts until now.
+        """
+        now = self.now()
+        first = 0.0 if last is None else max(0.0, now - last)
+        found = {
+            track.name: busy.total if last is None else busy.since(first, now)
+            for track, busy in zip(self._tracks, self._busy, strict=True)
+        }
+        for span in self._open:
+            if span.about.is_work:
+                found[self._tracks[span.track].name] += now - max(first, span.begin)
+        return found
+
+    # --- telling what was ------------------------------------------------------------------------
 
     def spans(self) -> Spans:
         """What was recorded so far; what has not ended yet ends now."""
@@ -239,7 +299,7 @@ class Timeline:
             _joined(column, [getattr(span, name) for span in pending])[order]
             for name, column in zip(("track", "what", "job", "window"), self._columns, strict=True)
         )
-        whats = [What(name, is_work) for name, is_work in self._whats]
+        whats = [about for _, about in self._whats.values()]
         tracks, jobs = tuple(self._tracks), tuple(self._jobs)
         return Spans(begin[order], end[order], track, what, job, window, tracks, whats, jobs)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from daemon import timeline as module
+from daemon.activity import Wait, Working
 from daemon.timeline import Timeline
 from daemon.timeline_picture import coverage, draw
 from fresco_core.errors import FrescodError
@@ -241,6 +242,101 @@ class TestBounds:
         assert values[-1] == 999
         assert timeline.peak("memory") == 7e9
         assert timeline.peak("none") == 0
+
+    def test_jobs_without_end_are_nameless_at_last(
+        self, timeline: Timeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MAX_JOBS", 3)
+        track = timeline.track("cuda:0", "device")
+        for number in range(5):
+            work(timeline, clock, track, number, number + 1, job=f"job {number}")
+        span = timeline.begin(track, "translate", "job 9")
+        assert timeline.working()["cuda:0"].job == "job 9"
+        timeline.end(span)
+        spans = timeline.spans()
+        assert [spans.jobs[job] for job in spans.job] == ["job 0", "job 1", "", "", "", ""]
+
+    def test_rows_without_end_are_left_out_at_last(
+        self, timeline: Timeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MAX_SPANS", 2)
+        monkeypatch.setattr(module, "MAX_ROWS", 5)
+        track = timeline.track("cuda:0", "device")
+        for second in range(0, 2000, 2):
+            work(timeline, clock, track, second, second + 1)
+        assert len(timeline.spans().begin) == 5
+        assert timeline.busy_seconds() == {"cuda:0": 1000}
+
+    @pytest.mark.parametrize(("keep", "objects"), [(False, 500), (True, 3 * module.MAX_JOBS)])
+    def test_months_of_jobs_take_no_memory(self, keep: bool, objects: int) -> None:
+        timeline = Timeline(keep=keep)
+        device, cpu = timeline.track("cuda:0", "device"), timeline.track("pool-0", "cpu")
+        before = sys.getallocatedblocks()
+        for number in range(200_000):
+            job = f"clip {number}"
+            timeline.end(timeline.begin(device, "translate", job, 1))
+            if number % 100 == 0:
+                timeline.end(timeline.begin(cpu, "propagate", job, 1))
+                timeline.end(timeline.begin_wait(None, "disk", job))
+                timeline.counter("shared memory", number)
+        assert sys.getallocatedblocks() - before < objects
+        assert timeline.peak("shared memory") == 199_900
+        assert timeline.busy_seconds()["cuda:0"] > 0
+
+
+class TestNow:
+    def test_who_works_on_what(self, timeline: Timeline, clock: Clock) -> None:
+        one, two = timeline.track("cuda:0", "device"), timeline.track("pool-0", "cpu")
+        assert timeline.working() == {}
+        span = timeline.begin(one, "translate", "a", 3)
+        clock.now += 2
+        timeline.begin(two, "propagate", "b")
+        timeline.begin_wait(one, "core", "a")
+        clock.now += 1
+        assert timeline.working() == {
+            "cuda:0": Working("translate", "a", 3, 3.0),
+            "pool-0": Working("propagate", "b", None, 1.0),
+        }
+        timeline.end(span)
+        assert set(timeline.working()) == {"pool-0"}
+
+    def test_who_waits_for_what_the_longest_first(self, timeline: Timeline, clock: Clock) -> None:
+        track = timeline.track("cuda:0", "device")
+        timeline.begin(track, "translate", "a")
+        with timeline.wait(None, "memory", "b"):
+            clock.now += 5
+            with timeline.wait(track, "frames", "a"):
+                clock.now += 1
+                assert timeline.waits() == [
+                    Wait("", "memory", "b", 6.0),
+                    Wait("cuda:0", "frames", "a", 1.0),
+                ]
+        assert timeline.waits() == []
+
+    def test_busy_lately_and_in_all(self, timeline: Timeline, clock: Clock) -> None:
+        track = timeline.track("cuda:0", "device")
+        timeline.track("cuda:1", "device")
+        work(timeline, clock, track, 0, 100)
+        work(timeline, clock, track, 300, 400, "frames", waits=True)
+        clock.now = 100.0 + 450
+        timeline.begin(track, "translate", "a")
+        clock.now = 100.0 + 500
+        assert timeline.busy_seconds() == {"cuda:0": 150, "cuda:1": 0}
+        assert timeline.busy_seconds(300) == {"cuda:0": 50, "cuda:1": 0}
+        clock.now = 100.0 + 1500
+        assert timeline.busy_seconds(300)["cuda:0"] == 300
+
+    def test_telling_does_not_look_at_what_was(self) -> None:
+        timeline = Timeline()
+        track = timeline.track("cuda:0", "device")
+        for _ in range(50_000):
+            timeline.end(timeline.begin(track, "translate", "a", 1))
+        rounds = []
+        for _ in range(5):
+            begin = time.thread_time()
+            timeline.working(), timeline.waits(), timeline.busy_seconds(300)
+            rounds.append(time.thread_time() - begin)
+        assert min(rounds) < 1e-3
 
 
 class TestSummary:
