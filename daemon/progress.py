@@ -18,12 +18,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from daemon.actions import Action
 from daemon.jobs import Job, JobResult, Outcome
+from daemon.logs import configure
 from daemon.printable import printable
 
 # Clips that are shown at a time; the others are counted.
 MAX_LINES = 12
 _BAR = 12
+_ENDS = {
+    Outcome.DONE: Action.JOB_DONE,
+    Outcome.ALREADY_DONE: Action.JOB_SKIPPED,
+    Outcome.NO_PROMPT: Action.JOB_SKIPPED,
+    Outcome.FAILED: Action.JOB_FAILED,
+    Outcome.QUEUED: Action.JOB_REQUEUED,
+    Outcome.CANCELLED: Action.JOB_CANCELLED,
+}
 
 
 class Progress(Protocol):
@@ -56,54 +66,67 @@ class Progress(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-def watch() -> Progress:
-    """Lines that move when standard error is a terminal, else log lines."""
-    return BarProgress() if sys.stderr.isatty() else LogProgress()
+def watch(format: str = "auto", level: str = "info") -> Progress:
+    """Lines that move when standard error is a terminal, else log records; the log set up for it.
+
+    ``format`` and ``level`` are those of `logs.configure`. Beside lines that move there is only
+    what they do not show: warnings, and what is worse.
+    """
+    if format != "auto" or not sys.stderr.isatty():
+        configure(format, level)
+        return LogProgress()
+    configure("text", level if level == "error" else "warning")
+    return BarProgress()
 
 
 class LogProgress:
-    """One log line for every stage that a clip has finished, on standard error."""
+    """A log record for every stage that a clip has finished; the log is set up by others."""
 
     def __init__(self) -> None:
-        self._log: Any = structlog.wrap_logger(
-            structlog.PrintLogger(sys.stderr),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-            ],
-        )
+        self._log: Any = structlog.get_logger()
         self._finished: dict[Job, set[str]] = {}
 
     def begin(self, job: Job, number: int, count: int) -> None:
         self._finished[job] = set()
-        self._clip(job).info("begin", number=number, count=count)
+        place = {"number": number, "count": count} if count else {}
+        self._clip(job).info("begun", action=Action.JOB_BEGUN, **place)
 
     def stage(self, job: Job, name: str, done: float, total: int | None, seconds: float) -> None:
         finished = self._finished.get(job)
         if finished is None or total is None or done < total or name in finished:
             return
         finished.add(name)
-        self._clip(job).info(name, count=total, seconds=round(seconds, 1))
+        self._clip(job).info(
+            f"{name} done",
+            action=Action.STAGE_DONE,
+            stage=name,
+            count=total,
+            seconds=round(seconds, 1),
+        )
 
     def end(self, job: Job, result: JobResult) -> None:
         self._finished.pop(job, None)
-        if result.outcome is Outcome.FAILED:
-            self._clip(job).error("failed", reason=printable(result.reason))
+        action = _ENDS[result.outcome]
+        log = self._clip(job).bind(action=action, seconds=round(result.seconds, 1))
+        if result.reason:
+            log = log.bind(reason=result.reason)
+        if action is Action.JOB_FAILED:
+            log.error("failed")
         else:
-            self._clip(job).info(str(result.outcome), seconds=round(result.seconds, 1))
+            log.info(str(result.outcome))
 
     def note(self, text: str) -> None:
-        self._log.info(text)
+        self._log.info(text, action=Action.NOTE)
 
     def warn(self, text: str) -> None:
-        self._log.warning("warning", text=printable(text))
+        self._log.warning(text, action=Action.WARNING)
 
     def trace(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        self._log.warning("details", action=Action.TRACE, stack=text)
 
     def _clip(self, job: Job) -> Any:
-        return self._log.bind(clip=printable(job.clip.name))
+        known = {"job": job.id} if job.id else {}
+        return self._log.bind(clip=job.clip.name, **known)
 
     def __enter__(self) -> Self:
         return self
@@ -113,8 +136,8 @@ class LogProgress:
 
 
 @dataclass(eq=False)
-class _Clip:
-    """A clip in work, as a line shows it: every stage's (done, total)."""
+class ClipProgress:
+    """How far a clip in work is: every stage's (done, total)."""
 
     title: str
     stages: dict[str, tuple[float, int | None]] = field(default_factory=dict)
@@ -143,6 +166,12 @@ class _Clip:
         done = self.done - before
         return (now - begin) * (1 - self.done) / done if done > 0 else None
 
+    def stage(self, name: str, done: float, total: int | None, now: float) -> None:
+        """A stage has got so far, as `Progress.stage` has it."""
+        self.stages[name] = done, total
+        if name == "translate" and self.begun is None:
+            self.begun = now, self.done
+
     @property
     def done(self) -> float:
         """How much of translating and propagating is done, 0 to 1."""
@@ -156,7 +185,7 @@ class BarProgress:
         self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
-        self._clips: dict[Job, _Clip] = {}
+        self._clips: dict[Job, ClipProgress] = {}
         self._live = Live(
             console=console or Console(stderr=True),
             get_renderable=self.lines,
@@ -166,15 +195,12 @@ class BarProgress:
         )
 
     def begin(self, job: Job, number: int, count: int) -> None:
-        self._clips[job] = _Clip(f"[{number}/{count}] {printable(job.clip.name)}")
+        self._clips[job] = ClipProgress(f"[{number}/{count}] {printable(job.clip.name)}")
 
     def stage(self, job: Job, name: str, done: float, total: int | None, seconds: float) -> None:
         clip = self._clips.get(job)
-        if clip is None:
-            return
-        clip.stages[name] = done, total
-        if name == "translate" and clip.begun is None:
-            clip.begun = self._clock(), clip.done
+        if clip is not None:
+            clip.stage(name, done, total, self._clock())
 
     def end(self, job: Job, result: JobResult) -> None:
         clip = self._clips.pop(job, None)
@@ -222,7 +248,7 @@ class BarProgress:
         self._live.stop()
 
 
-def _cells(clip: _Clip, now: float) -> tuple[RenderableType, ...]:
+def _cells(clip: ClipProgress, now: float) -> tuple[RenderableType, ...]:
     stages = clip.stages.copy()
     finished, frames = stages.get("propagate", (0, None))
     if frames is None:  # not translated yet: what is known of its length

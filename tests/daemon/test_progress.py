@@ -1,15 +1,18 @@
 import io
 import re
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import structlog
 from rich.console import Console
 
 from daemon.jobs import Job, JobResult, Outcome
 from daemon.progress import MAX_LINES, BarProgress, LogProgress, Progress, duration, summary, watch
+from tests.daemon.logbook import Log
 
-JOB = Job(Path("in/odd [red]\n\udcff.mp4"), Path("in/odd.txt"), "odd")
+JOB = Job(Path("in/odd [red]\n\udcff.mp4"), Path("in/odd.txt"), "odd", id=7)
 OTHER = Job(Path("in/other.mp4"), Path("in/other.txt"), "other")
 
 
@@ -30,33 +33,47 @@ def play(progress: Progress, outcome: Outcome = Outcome.DONE, reason: str = "") 
 
 
 class TestLog:
-    def test_one_line_a_stage(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_one_record_a_stage(self, log: Log) -> None:
         play(LogProgress())
-        lines = capsys.readouterr().err.splitlines()
-        assert all("level=" in line and "timestamp=" in line for line in lines)
-        events = [line.split("event=")[1].split(" clip=")[0] for line in lines]
-        assert events == [
-            '"loading models"',
-            "begin",
-            "begin",
-            'warning text="a warning"',
-            "prepare",
-            "translate",
-            "publish",
-            "done",
+        records = log.records()
+        assert [(record["action"], record["event"]) for record in records] == [
+            ("note", "loading models"),
+            ("job.begun", "begun"),
+            ("job.begun", "begun"),
+            ("warning", "a warning"),
+            ("stage.done", "prepare done"),
+            ("stage.done", "translate done"),
+            ("stage.done", "publish done"),
+            ("job.done", "done"),
         ]
-        clips = [
-            "other.mp4" if "clip=other.mp4" in line else "odd" for line in lines if "clip" in line
+        assert [record.get("clip", "")[:5] for record in records] == [
+            *("", "odd [", "other", "", "other", "odd [", "odd [", "odd ["),
         ]
-        assert clips == ["odd", "other.mp4", "other.mp4", "odd", "odd", "odd"]
-        assert "count=2 seconds=2.5" in lines[5]
-        assert "number=2 count=3" in lines[1]
+        assert records[5].items() >= {"stage": "translate", "count": 2, "seconds": 2.5}.items()
+        assert records[1].items() >= {"number": 2, "count": 3, "job": 7}.items()
+        assert "job" not in records[2]
 
-    def test_failure_gives_the_reason_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_failure_gives_the_reason_in_one_line(self, log: Log) -> None:
         play(LogProgress(), Outcome.FAILED, "it\nbroke")
-        last = capsys.readouterr().err.splitlines()[-1]
-        assert "level=error" in last
-        assert "it\\nbroke" in last or "it\\\\nbroke" in last
+        last = log.records()[-1]
+        assert (last["level"], last["action"]) == ("error", "job.failed")
+        assert last["reason"] == "it\\nbroke"
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_every_outcome_is_an_action(self, log: Log, outcome: Outcome) -> None:
+        play(LogProgress(), outcome)
+        assert log.records()[-1]["action"].startswith("job.")
+
+    def test_a_traceback_keeps_its_lines(self, log: Log) -> None:
+        LogProgress().trace("Traceback:\n  one \x1b[31m\n  two")
+        (record,) = log.records()
+        assert record["action"] == "trace"
+        assert record["stack"] == "Traceback:\n  one \\x1b[31m\n  two"
+
+    def test_in_an_endless_queue_there_is_no_count(self, log: Log) -> None:
+        LogProgress().begin(JOB, 2, 0)
+        (record,) = log.records()
+        assert {"count", "number"}.isdisjoint(record)
 
 
 def shown(progress: BarProgress, width: int = 120) -> list[str]:
@@ -161,8 +178,27 @@ class TestBars:
         assert f"[2/3] odd [red]\\n\\udcff.mp4: {text}" in shown
 
 
-def test_without_a_terminal_there_are_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert isinstance(watch(), LogProgress)
+class TestWatch:
+    def test_without_a_terminal_there_are_json_lines(self, log: Log) -> None:
+        progress = watch()
+        assert isinstance(progress, LogProgress)
+        progress.note("loading models")
+        assert log.records()[-1]["event"] == "loading models"
+
+    def test_text_where_it_is_asked_for(self, log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+        watch("text").note("loading models")
+        assert "] loading models " in capsys.readouterr().err
+
+    def test_on_a_terminal_there_are_lines_that_move_and_warnings(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        assert isinstance(watch(), BarProgress)
+        structlog.get_logger().info("not this")
+        structlog.get_logger().warning("but this")
+        text = capsys.readouterr().err
+        assert "not this" not in text
+        assert "but this" in text
 
 
 def test_summary() -> None:
