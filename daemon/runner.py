@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,12 +18,16 @@ Begin = Callable[[Worker], None]
 
 
 class Runner:
-    """Runs calls of workers: cores are held, and spans recorded, for as long as they last."""
+    """Runs calls of workers: cores are held, and spans recorded, for as long as they last.
+
+    ``waiting`` counts the calls that wait for cores, by kind of worker.
+    """
 
     def __init__(self, cores: Budget, timeline: Timeline) -> None:
         self._cores = cores
         self._timeline = timeline
         self._tracks: dict[str, int] = {}
+        self.waiting: Counter[str] = Counter()
 
     def track(self, name: str, kind: str) -> int:
         """The timeline's track of a worker."""
@@ -47,7 +52,11 @@ class Runner:
         block it uses until it is done. Before that it is dropped.
         """
         if cores:
-            await self._acquire(clip, cores, priority, kind)
+            self.waiting[kind] += 1
+            try:
+                await self._acquire(clip, cores, priority, kind)
+            finally:
+                self.waiting[kind] -= 1
         index = None if work is None else work.window.index
         span: Any = None
 

@@ -107,6 +107,11 @@ class WorkerPool:
         self._dispatch()
         return await answer
 
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a worker."""
+        return sum(not request.answer.done() for request in self._queue)
+
     async def close(self) -> None:
         """End all workers, whatever they do; tasks that are not done raise WorkerDied."""
         self._closed = True

@@ -88,3 +88,21 @@ def test_a_call_that_fails_is_heard_by_its_caller() -> None:
         await (await drawing.drop())
 
     run(test())
+
+
+def test_calls_that_wait_for_cores_are_counted() -> None:
+    async def test() -> None:
+        drawing = Drawing()
+        others = [drawing.shop._draw(drawing.clip, drawing.work, 0) for _ in range(2)]
+        await turns()
+        assert (drawing.shop.waiting("cpu"), drawing.shop.waiting("reader")) == (2, 0)
+        others[0].task.cancel()
+        await turns()
+        assert drawing.shop.waiting("cpu") == 1
+        drawing.pool.start.set()
+        drawing.pool.finish.set()
+        await asyncio.gather(drawing.work.maps[0].task, others[1].task)
+        assert drawing.shop.waiting("cpu") == 0
+        drawing.work.block.close()
+
+    run(test())

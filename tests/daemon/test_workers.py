@@ -23,6 +23,22 @@ def a_pool(count: int, stage: Calls | None = None, **options: Any) -> WorkerPool
     return WorkerPool("test", stage or Calls(), count, **{"deadlines": DEADLINES, **options})
 
 
+def test_tasks_that_wait_are_counted():
+    async def test() -> None:
+        pool = a_pool(1)
+        calls = [asyncio.create_task(pool.run(task(stages.echo, i))) for i in range(4)]
+        await asyncio.sleep(0)
+        assert pool.waiting == 3
+        calls[-1].cancel()
+        await asyncio.sleep(0)
+        assert pool.waiting == 2
+        await asyncio.gather(*calls[:-1])
+        assert pool.waiting == 0
+        await pool.close()
+
+    run(test())
+
+
 def test_a_pool_does_all_that_it_is_given():
     async def test() -> None:
         pool = a_pool(2)
