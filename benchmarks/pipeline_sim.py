@@ -263,7 +263,7 @@ async def measure_queue(folder: Path, count: int) -> dict[str, float]:
     async with simulation(folder, Durations(scale=0.05), cores=GPUS + 24) as sim:
         jobs = [sim.clip(f"queued-{i}", frames_of(12)) for i in range(count)]
         begin = sim.timeline.now()
-        running = asyncio.create_task(sim.pipeline().run(await sim.order(jobs)))
+        running = asyncio.create_task(sim.pipeline(await sim.order(jobs)).run())
         await asyncio.sleep(6)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         spans = sim.timeline.spans()

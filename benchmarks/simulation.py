@@ -22,6 +22,7 @@ from benchmarks.simulated import (
     write_clip,
 )
 from daemon.config import Layer, merge
+from daemon.job_queue import JobQueue
 from daemon.jobs import Job, JobResult, Outcome
 from daemon.order import longest_first
 from daemon.pipeline import Pipeline
@@ -61,7 +62,7 @@ class Simulation:
     async def run(self, name: str, clips: Sequence[tuple[int, ...]]) -> list[Job]:
         """Take clips (`write_clip`'s frames, width, height, interval) through the pipeline."""
         jobs = [self.clip(f"{name}-{i}", *clip) for i, clip in enumerate(clips)]
-        await self.pipeline().run(await self.order(jobs))
+        await self.pipeline(await self.order(jobs)).run()
         return jobs
 
     async def warm(self) -> None:
@@ -78,9 +79,9 @@ class Simulation:
         for device in await asyncio.gather(*(shop.devices.take(1) for _ in shop.devices.all)):
             shop.devices.give(device)
 
-    def pipeline(self) -> Pipeline:
-        output = self.folder / "output"
-        return Pipeline(self.workshop, self.settings, output, Silent(), identity={})
+    def pipeline(self, jobs: Sequence[Job]) -> Pipeline:
+        queue, output = JobQueue.of(jobs), self.folder / "output"
+        return Pipeline(self.workshop, queue, self.settings, output, Silent(), identity={})
 
     async def order(self, jobs: Sequence[Job]) -> list[Job]:
         return await longest_first(jobs, self.workshop.readers, self.workshop.cores.total)

@@ -12,8 +12,6 @@ from fresco_core.errors import ClipError, FrescodError
 from fresco_core.keyframes import MIN_BATCH_SIZE
 from io_pipeline.worker import FatalError, OutOfDeviceMemory
 
-ATTEMPTS = 3
-
 OnProgress = Callable[[str, int, int], None]
 # What a device is to do, in batches of so many key frames.
 TaskFor = Callable[[Device, int], Awaitable[Any]]
@@ -23,8 +21,8 @@ class Assignments:
     """Has clips' devices do tasks; a clip keeps its device until `end`, as long as that lives.
 
     Args:
-        batch_size: key frames translated together, as long as no device is too small for it.
         threads: cores that a device of the CPU takes.
+        attempts: a clip fails when its devices died so often in vain.
         on_warning: called with a clip and what the user should know of it.
         on_details: called with where a process stood that made no progress.
     """
@@ -35,16 +33,16 @@ class Assignments:
         memory: Memory,
         runner: Runner,
         *,
-        batch_size: int,
         threads: int,
+        attempts: int,
         on_warning: Callable[[ClipWork, str], None],
         on_details: Callable[[str], None],
     ) -> None:
         self._devices = devices
         self._memory = memory
         self._runner = runner
-        self._batch_size = batch_size
         self._threads = threads
+        self._attempts = attempts
         self._on_warning = on_warning
         self._on_details = on_details
         # by working size, where memory was short
@@ -60,7 +58,9 @@ class Assignments:
     ) -> Any:
         """Have a task about a window done by the clip's device; by another one where that dies.
 
-        ``saved`` is awaited before another device begins, which needs what the first one had.
+        As many key frames are translated together as the job's settings say, as long as no device
+        was too small for it. ``saved`` is awaited before another device begins, which needs what
+        the first one had.
 
         Raises:
             ClipError: the smallest batch needs too much memory.
@@ -69,8 +69,9 @@ class Assignments:
         window = work.window
         size = window.height, window.width
         while True:
-            device = await self._begin(clip)
-            batch_size = self._batch_sizes.get(size, self._batch_size)
+            device = await self.begin(clip)
+            wanted = clip.settings.key_frames.batch_size
+            batch_size = min(wanted, self._batch_sizes.get(size, wanted))
             task = await task_for(device, batch_size)
             try:
                 return await self._run(clip, device, task, work, on_progress)
@@ -91,10 +92,11 @@ class Assignments:
                     self._on_details(death.output)
                 self._devices.died(device)
                 clip.deaths += 1
-                if clip.deaths == ATTEMPTS:
+                await clip.on_death()
+                if clip.deaths >= self._attempts:
                     raise FrescodError(
-                        f"{clip.job.clip}: {ATTEMPTS} times the process that translated it ended: "
-                        f"{reason}"
+                        f"{clip.job.clip}: {clip.deaths} times the process that translated it "
+                        f"ended: {reason}"
                     ) from death
                 self._on_warning(
                     clip, f"{device.name}: {reason}; window {window.index} is done again"
@@ -109,7 +111,7 @@ class Assignments:
             self._devices.give(clip.device)
             clip.device = None
 
-    async def _begin(self, clip: ClipWork) -> Device:
+    async def begin(self, clip: ClipWork) -> Device:
         """The clip's device; waits for one where it has none."""
         if clip.device is None:
             clip.device = await self._devices.take(

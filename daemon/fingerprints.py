@@ -8,6 +8,7 @@ from daemon.jobs import Job
 from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import ClipError
+from io_pipeline.regular_file import open_regular
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def fingerprints(job: Job, settings: Settings) -> Fingerprints:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ClipError(f"{printable(path)}: cannot be read: {error.strerror}") from error

@@ -15,6 +15,7 @@ class Job:
     Attributes:
         settings_file: ``<stem>.toml`` beside the clip, where there is one.
         id: in the store.
+        attempts: how often it has been claimed, this time included.
     """
 
     clip: Path
@@ -22,6 +23,7 @@ class Job:
     name: str
     settings_file: Path | None = None
     id: int = 0
+    attempts: int = 1
 
 
 class JobState(StrEnum):
@@ -54,7 +56,8 @@ class Arrival:
         seen: identity of the three files; another one when any of them was changed.
         refused: why it is not taken; empty where it is.
         priority: jobs of a higher one are taken first; None leaves it as it is.
-        length: frames times pixels; of equal priority the longer ones are taken first.
+        length: of equal priority the longer ones are taken first.
+        name: of its result folder; empty where the store is to choose one.
     """
 
     clip: Path
@@ -64,6 +67,7 @@ class Arrival:
     refused: str = ""
     priority: int | None = None
     length: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,9 @@ class JobRecord:
     def job(self) -> Job:
         """What the pipeline takes."""
         assert self.prompt_file is not None
-        return Job(self.clip, self.prompt_file, self.name, self.settings_file, self.id)
+        return Job(
+            self.clip, self.prompt_file, self.name, self.settings_file, self.id, self.attempts
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything in it is JSON; file names are printable."""
@@ -108,17 +114,19 @@ class JobRecord:
 
 
 class Outcome(StrEnum):
-    """How a clip ended."""
+    """What became of a clip that was taken, or was not."""
 
     DONE = "done"
     ALREADY_DONE = "already done"
     NO_PROMPT = "no prompt"
     FAILED = "failed"
+    QUEUED = "queued again"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """How one clip ended: ``reason`` is set for a failed one, ``folder`` for a finished one."""
+    """What became of one clip: ``reason`` tells why it has no result, ``folder`` is a result's."""
 
     clip: Path
     outcome: Outcome

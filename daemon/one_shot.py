@@ -6,17 +6,20 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import click
 
 from daemon.failures import first_cause
 from daemon.inbox import Inbox, scan
-from daemon.jobs import Job, JobResult, Outcome
+from daemon.job_queue import JobQueue
+from daemon.job_store import JobStore
+from daemon.jobs import Arrival, Job, JobResult, Outcome
 from daemon.order import longest_first
 from daemon.output_folder import held
 from daemon.pipeline import Pipeline
+from daemon.places import STORE
 from daemon.printable import printable
 from daemon.progress import Progress, summary, watch
 from daemon.settings import Settings
@@ -68,53 +71,72 @@ def run_folder(
         for warning in warnings:
             watching.warn(warning)
         results = _without_prompt(inbox, prompts, watching)
+        taken: dict[Path, JobResult] = {}
         if not inbox.jobs and not results:
             watching.warn(f"no clips (.mp4 .avi .mov .mkv) in {printable(clips)}")
 
-        ours = False
-
-        def on_start() -> None:
-            nonlocal ours
-            stack.enter_context(held(output))
-            ours = True
-            watching.note("loading models")
-            require_weights(settings)
-
         if inbox.jobs:
+            stack.enter_context(held(output))
             stages = make_stages(settings)
+
+            def on_start() -> None:
+                watching.note("loading models")
+                require_weights(settings)
+
             workshop = open_workshop(
                 settings, stages, recorded, watching.warn, on_start, watching.trace
             )
+            store = stack.enter_context(closing(_open_store(output, watching)))
+            queue = JobQueue(
+                store,
+                count=len(inbox.jobs),
+                on_end=lambda job, result: taken.update({job.clip: result}),
+            )
             pipeline = Pipeline(
-                workshop, settings, output, watching, identity=stages.identity, debug=debug
+                workshop,
+                queue,
+                settings,
+                output,
+                watching,
+                identity=stages.identity,
+                force=force,
+                debug=debug,
             )
             try:
-                taken = asyncio.run(_run(pipeline, inbox.jobs, force))
+                asyncio.run(_run(pipeline, inbox.jobs))
             except Interrupted as error:
                 if error.number is signal.SIGINT:
                     raise KeyboardInterrupt from None
                 click.echo("frescod: terminated; the same command goes on from here", err=True)
                 sys.exit(128 + error.number)
             finally:
+                store.release_all()
                 if timeline is not None:
                     _write(recorded, timeline, watching)
-            places = {job.clip: place for place, job in enumerate(inbox.jobs)}
-            results[:0] = sorted(taken, key=lambda result: places[result.clip])
-            _tidy(output, inbox.jobs, ours)
+            _tidy(output, inbox.jobs)
+            results[:0] = [taken[job.clip] for job in inbox.jobs]
     held_up = recorded.summary() if any(r.outcome is Outcome.DONE for r in results) else ()
     click.echo(summary(results, time.monotonic() - start, output, extra=held_up))
     return int(any(result.outcome is Outcome.FAILED for result in results))
 
 
-def _tidy(output: Path, jobs: Sequence[Job], ours: bool) -> None:
-    """Remove what a run has left that was killed between showing a result and tidying up.
+def _open_store(output: Path, watching: Progress) -> JobStore:
+    """The output folder's own job store; where it cannot have one, nothing is lost without."""
+    try:
+        state = output / ".frescod"
+        state.mkdir(exist_ok=True)
+        return JobStore(state / STORE)
+    except (OSError, FrescodError) as error:
+        watching.warn(f"`frescod status` will know nothing of this run: {error}")
+        return JobStore(":memory:")
 
-    Only where no other run is at work; ``ours``: the folder is held already.
-    """
-    left = [staging for job in jobs if (staging := Staging(output, job.name)).is_shown]
-    if left:
-        with suppress(FrescodError), nullcontext() if ours else held(output):
-            for staging in left:
+
+def _tidy(output: Path, jobs: Sequence[Job]) -> None:
+    """Remove what a run has left that was killed between showing a result and tidying up."""
+    for job in jobs:
+        staging = Staging(output, job.name)
+        if staging.is_shown:
+            with suppress(FrescodError):
                 staging.remove()
 
 
@@ -138,7 +160,7 @@ def _without_prompt(inbox: Inbox, prompts: Path, watching: Progress) -> list[Job
     return results
 
 
-async def _run(pipeline: Pipeline, jobs: Sequence[Job], force: bool) -> list[JobResult]:
+async def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
     """Take the jobs through the pipeline, the longest first; end at once at Ctrl-C and SIGTERM.
 
     Raises:
@@ -147,7 +169,7 @@ async def _run(pipeline: Pipeline, jobs: Sequence[Job], force: bool) -> list[Job
     """
     workshop = pipeline.workshop
     received: list[signal.Signals] = []  # the first ends the run, the second the process
-    run = asyncio.ensure_future(_in_order(pipeline, jobs, force))
+    run = asyncio.ensure_future(_in_order(pipeline, jobs))
 
     def stop(number: signal.Signals) -> None:
         if received:
@@ -165,12 +187,19 @@ async def _run(pipeline: Pipeline, jobs: Sequence[Job], force: bool) -> list[Job
     if received:
         raise Interrupted(received[0])
     try:
-        return run.result()
+        run.result()
     except ExceptionGroup as group:
         raise first_cause(group) from None
 
 
-async def _in_order(pipeline: Pipeline, jobs: Sequence[Job], force: bool) -> list[JobResult]:
-    workshop = pipeline.workshop
+async def _in_order(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
+    workshop, queue = pipeline.workshop, pipeline.queue
     ordered = await longest_first(jobs, workshop.readers, workshop.cores.total)
-    return await pipeline.run(ordered, force=force)
+    await queue.do(queue.store.keep_only, [job.clip for job in jobs])
+    await queue.do(queue.store.recover, workshop.options.attempts)
+    arrivals = [
+        Arrival(job.clip, job.prompt_file, job.settings_file, "", name=job.name, length=-place)
+        for place, job in enumerate(ordered)
+    ]
+    await queue.do(lambda: queue.store.arrive(arrivals, again=True))
+    await pipeline.run()

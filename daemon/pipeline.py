@@ -1,20 +1,24 @@
 """The main loop: clips side by side through prepare, translate, propagate and publish."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from daemon import failure_note
 from daemon.devices import DeviceLost
 from daemon.failures import details, first_cause, reason
 from daemon.fingerprints import Fingerprints, fingerprints, is_done
-from daemon.jobs import Job, JobResult, Outcome
+from daemon.job_queue import JobQueue
+from daemon.job_settings import job_settings
+from daemon.jobs import Job, JobResult, JobState, Outcome
 from daemon.manifest import manifest
 from daemon.memory import Account
 from daemon.progress import Progress
 from daemon.settings import Settings
-from daemon.stages import translation_options
+from daemon.stages import key_frame_options, translation_options
 from daemon.work import ClipWork, WindowWork
 from daemon.workshop import Workshop
 from fresco_core.errors import ClipError, FrescodError
@@ -23,6 +27,7 @@ from io_pipeline.prompt import read_prompt
 from io_pipeline.publish import Encoding
 from io_pipeline.staging import Staging
 from io_pipeline.window import Window, windows
+from io_pipeline.writing import DiskFullError
 
 Prepared = asyncio.Queue[WindowWork | None]
 
@@ -31,45 +36,72 @@ class Pipeline:
     """Takes clips through a workshop: a coroutine for each clip, tasks for what goes on beside it.
 
     ``identity`` is all that a half-finished result must have in common with this run for it to be
-    continued, the job's own fingerprints apart.
+    continued, the job's own fingerprints apart. ``admit(job)`` raises a FrescodError where a job is
+    not to be touched, right before it is. ``force``: what is done already is done again.
     """
 
     def __init__(
         self,
         workshop: Workshop,
+        queue: JobQueue,
         settings: Settings,
         output: Path,
         progress: Progress,
         *,
         identity: Mapping[str, str],
+        admit: Callable[[Job], None] = lambda job: None,
+        force: bool = False,
         debug: bool = False,
     ) -> None:
         self.workshop = workshop
+        self.queue = queue
         self.settings = settings
         self.output = output
         self.progress = progress
         self._identity = identity
+        self._admit = admit
+        self._force = force
         self._debug = debug
+        self._running: dict[int, asyncio.Task[Outcome]] = {}
+        self._clips: dict[int, ClipWork] = {}
+        self._withdrawn: dict[int, tuple[Outcome, str]] = {}
 
-    async def run(self, jobs: Sequence[Job], *, force: bool = False) -> list[JobResult]:
-        """Every job, in the order given wherever two of them want the same.
+    async def run(self) -> None:
+        """Every job of the queue; those claimed first go first wherever two want the same.
 
-        A job is begun when it may soon have a device; until then it costs nothing.
+        A job is claimed when it may soon have a device; until then it costs nothing.
 
         Raises:
             ExceptionGroup: of a FrescodError that ends the run: no models, no device left.
         """
         slots = asyncio.Semaphore(2 * len(self.workshop.devices.all))
         async with asyncio.TaskGroup() as group:
-            tasks = []
-            for number, job in enumerate(jobs):
+            for number in itertools.count():
                 await slots.acquire()
+                job = await self.queue.claim()
+                if job is None:
+                    return
                 slot = ExitStack()
                 slot.callback(slots.release)
                 slot.enter_context(self.workshop.devices.expected(number))
-                self.progress.begin(job, number + 1, len(jobs))
-                tasks.append(group.create_task(self._job(job, number, slot, force)))
-        return [task.result() for task in tasks]
+                self.progress.begin(job, number + 1, self.queue.count)
+                group.create_task(self._job(job, number, slot))
+
+    def drain(self) -> None:
+        """Claim nothing more, and give back what has no device yet."""
+        self.queue.drain()
+        for job in self._running:
+            clip = self._clips.get(job)
+            if clip is None or clip.account.ahead:
+                self.withdraw(job, Outcome.QUEUED)
+
+    def withdraw(self, job: int, outcome: Outcome, reason: str = "") -> bool:
+        """End the work on a job: queued again or cancelled; False where there is none."""
+        if job not in self._running or job in self._withdrawn:
+            return False
+        self._withdrawn[job] = outcome, reason
+        self._running[job].cancel()
+        return True
 
     async def _clip(self, clip: ClipWork, slot: ExitStack) -> None:
         """One clip, from file to result folder; leaves ``slot`` when another may take its place."""
@@ -82,6 +114,8 @@ class Pipeline:
                 if work.window.index in clip.translated:
                     await shop.load(clip, work)
                 else:
+                    await shop.assignments.begin(clip)
+                    await self._go_on(clip, JobState.TRANSLATING)
                     translated = await shop.translate(clip, work, saved, self._steps(clip, work))
                     saved = tasks.create_task(shop.save(clip, work, translated))
                 self._tell(clip, "translate", work.window.index + 1, work.window.count)
@@ -90,23 +124,26 @@ class Pipeline:
             self._tell(clip, "translate", count, count)
             shop.assignments.end(clip)  # its device is for the next clip from here on
             slot.close()
+            await self._go_on(clip, JobState.PROPAGATING)
+        await self._go_on(clip, JobState.PUBLISHING)
         await self._publish(clip)
 
     async def _prepare(self, clip: ClipWork, prepared: Prepared) -> None:
         """The clip's windows, as far ahead as queue and memory allow."""
         async with self.workshop.reader(clip, self._frames(clip)) as reader:
-            clip.plan = await reader.plan()
-            clip.encoding = Encoding.of(clip.plan, **self.settings.output.model_dump(exclude={"folder"}))
+            clip.plan = await reader.plan(key_frame_options(clip.settings))
+            output = clip.settings.output.model_dump(exclude={"folder"})
+            clip.encoding = Encoding.of(clip.plan, **output)
             for warning in clip.plan.info.warnings:
                 self.workshop.warn(clip, warning)
             for window in windows(
                 clip.plan,
-                steps=translation_options(self.settings).executed_steps,
+                steps=translation_options(clip.settings).executed_steps,
                 control=self.settings.control.enabled,
                 flows=self.settings.flow.on_device,
             ):
                 if window.index in clip.published:
-                    self._count(clip, window)
+                    await self._count(clip, window)
                 else:
                     await prepared.put(await self.workshop.read(clip, reader, window))
         count = clip.plan.info.frame_count
@@ -125,45 +162,65 @@ class Pipeline:
         if saved is not None:
             await saved
         await shop.drop(clip, work)
-        self._count(clip, work.window)
+        await self._count(clip, work.window)
 
     async def _publish(self, clip: ClipWork) -> None:
         """The windows' files as one result, under its name."""
         facts = await self.workshop.devices.facts(clip.devices)
-        told = manifest(clip, self.settings, facts)
+        told = manifest(clip, clip.settings, facts)
         for warning in await self.workshop.publish_clip(clip, self.output, told):
             self.workshop.warn(clip, warning)
         count = clip.plan.info.frame_count
         self._tell(clip, "publish", count, count)
 
-    async def _job(self, job: Job, number: int, slot: ExitStack, force: bool) -> JobResult:
-        """A job's outcome, whatever becomes of it; raises only what ends the whole run."""
+    async def _job(self, job: Job, number: int, slot: ExitStack) -> None:
+        """A job, whatever becomes of it; raises only what ends the whole run."""
         start = time.monotonic()
-        folder = self.output / job.name
-        outcome, why = Outcome.DONE, ""
+        outcome, why = Outcome.FAILED, ""
+        work = asyncio.ensure_future(self._outcome(job, number, slot))
+        self._running[job.id] = work
         with slot:
             try:
-                prints = await asyncio.to_thread(fingerprints, job, self.settings)
-                if not force and await asyncio.to_thread(is_done, folder, prints):
-                    outcome = Outcome.ALREADY_DONE
-                else:
-                    await self.workshop.start()
-                    await self._continue(job, number, prints, slot, force)
+                outcome = await work
+            except asyncio.CancelledError:
+                if job.id not in self._withdrawn:
+                    raise
+                outcome, why = self._withdrawn[job.id]
             except Exception as error:
                 cause = first_cause(error)
                 if self._debug:
                     self.progress.trace(details(cause))
                 if cause is self.workshop.devices.failure:
                     raise cause from cause.__cause__
-                outcome, why = Outcome.FAILED, reason(cause)
+                why = reason(cause)
+                if self.queue.endless and isinstance(cause, DiskFullError):
+                    outcome = Outcome.QUEUED
+            finally:
+                for of_job in (self._running, self._clips, self._withdrawn):
+                    of_job.pop(job.id, None)
+        folder = self.output / job.name
+        await asyncio.to_thread(failure_note.settle, folder, outcome, why)
         result = JobResult(job.clip, outcome, time.monotonic() - start, why, folder)
+        await self.queue.end(job, result)
         self.progress.end(job, result)
-        return result
+
+    async def _outcome(self, job: Job, number: int, slot: ExitStack) -> Outcome:
+        """Do a job, or see that it was done before."""
+        await asyncio.to_thread(self._admit, job)
+        settings = await asyncio.to_thread(job_settings, self.settings, job.settings_file)
+        prints = await asyncio.to_thread(fingerprints, job, settings)
+        await self.queue.begin(job, prints)
+        if not self._force and await asyncio.to_thread(is_done, self.output / job.name, prints):
+            return Outcome.ALREADY_DONE
+        await self.workshop.start()
+        await self._continue(job, number, settings, prints, slot, self._force)
+        return Outcome.DONE
 
     async def _continue(
         self,
         job: Job,
         number: int,
+        settings: Settings,
         prints: Fingerprints,
         slot: ExitStack,
         force: bool,
@@ -173,7 +230,10 @@ class Pipeline:
         prompt = read_prompt(job.prompt_file)
         staging = Staging(self.output, job.name)
         identity = {**self._identity, **prints.__dict__}
-        clip = ClipWork(job, number, prints, prompt, Account(number), staging.folder)
+        account = Account(number)
+        clip = ClipWork(job, number, prints, prompt, account, staging.folder, settings)
+        clip.deaths, clip.on_death = job.attempts - 1, lambda: self.queue.charge(job)
+        self._clips[job.id] = clip
         if before is not None:
             clip.take_over(before)
         done = await self.workshop.until_space(
@@ -186,18 +246,27 @@ class Pipeline:
         except ExceptionGroup as group:
             cause = first_cause(group)
             if isinstance(cause, DeviceLost):
-                await self._continue(job, number, prints, slot, False, clip)
+                await self._continue(job, number, settings, prints, slot, False, clip)
             elif isinstance(cause, CheckpointError) and not force:
                 self.workshop.warn(clip, f"{cause}: begun anew")
-                await self._continue(job, number, prints, slot, True, clip)
+                await self._continue(job, number, settings, prints, slot, True, clip)
             else:
                 raise
-        except asyncio.CancelledError:  # the whole run is: what workers do is given up
-            clip.abandon()
+        except asyncio.CancelledError:
+            if job.id in self._withdrawn:
+                await self._withdraw(clip, staging)
+            else:  # the whole run is: what workers do is given up
+                clip.abandon()
             if not clip.begun:
                 with suppress(FrescodError):
                     staging.remove()
             raise
+
+    async def _withdraw(self, clip: ClipWork, staging: Staging) -> None:
+        """Take everything back from a clip that others go on without."""
+        await self.workshop.clear(clip)
+        if self._withdrawn[clip.job.id][0] is Outcome.CANCELLED:
+            await asyncio.to_thread(staging.remove)
 
     async def _clip_or_nothing(self, clip: ClipWork, slot: ExitStack, staging: Staging) -> None:
         """One clip; one that fails leaves only what a later run can continue."""
@@ -230,10 +299,19 @@ class Pipeline:
 
         return on_frame
 
-    def _count(self, clip: ClipWork, window: Window) -> None:
+    async def _go_on(self, clip: ClipWork, state: JobState) -> None:
+        """The clip has come to a stage."""
+        if clip.state is not state:
+            clip.state = state
+            await self.queue.go_on(clip.job, state)
+
+    async def _count(self, clip: ClipWork, window: Window) -> None:
         """A window's frames are on disk."""
         new = window.new_frames
         clip.frames_done += new.stop - new.start
+        clip.windows_done += 1
+        clip.deaths = 0  # they were not in vain
+        await self.queue.window_done(clip.job, clip.windows_done, window.count)
         self._tell(clip, "propagate", clip.frames_done, clip.plan.info.frame_count)
 
     def _tell(self, clip: ClipWork, stage: str, done: float, total: int | None) -> None:

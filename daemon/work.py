@@ -1,14 +1,16 @@
 """A clip in work, and a window of it in work: what they hold until they are done."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from daemon.devices import Device
 from daemon.fingerprints import Fingerprints
-from daemon.jobs import Job
+from daemon.jobs import Job, JobState
 from daemon.memory import Account
+from daemon.settings import Settings
 from fresco_core.keyframes import Batch
 from io_pipeline.blocks import Block
 from io_pipeline.plan import ClipPlan
@@ -19,18 +21,25 @@ from io_pipeline.window import BY_CPU, BY_DEVICE, Window
 STAGES = ("prepare", "translate", "propagate", "publish")
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(eq=False)
 class ClipWork:
     """A clip in work.
 
     Attributes:
         number: place in the order of clips; the lower ones go first wherever they meet.
+        settings: the job's own over those of the program.
         published, translated: indices of windows that an earlier run has finished, or translated.
         seconds: busy seconds by stage.
         batches: what was translated together, by window.
         devices: where.
         blocked: what the clip's next window waits for.
-        frames_done: frames on disk.
+        deaths: of devices that had it, since a window of it was finished; ``on_death`` is called
+            at each.
+        frames_done, windows_done: on disk.
         windows: those that hold a block.
         running: what workers are doing for it.
         plan, encoding: once it is planned.
@@ -42,6 +51,7 @@ class ClipWork:
     prompt: Prompt
     account: Account
     staging: Path
+    settings: Settings = field(default_factory=Settings)
     published: frozenset[int] = frozenset()
     translated: frozenset[int] = frozenset()
     warnings: list[str] = field(default_factory=list)
@@ -50,6 +60,9 @@ class ClipWork:
     devices: list[str] = field(default_factory=list)
     device: Device | None = None
     deaths: int = 0
+    on_death: Callable[[], Awaitable[None]] = _nothing
+    state: JobState = JobState.PREPARING
+    windows_done: int = 0
     blocked: str = "frames"
     frames_done: int = 0
     windows: set["WindowWork"] = field(default_factory=set)

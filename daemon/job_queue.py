@@ -1,0 +1,140 @@
+"""The pipeline's side of the store: what is to be done next, and how it fares."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar
+
+from daemon.fingerprints import Fingerprints
+from daemon.job_store import JobStore, StoreError
+from daemon.jobs import Arrival, Job, JobResult, JobState, Outcome
+
+T = TypeVar("T")
+
+# Seconds between two tries to write to the store: the first, and the most there may be.
+_AGAIN, _SELDOM = 1.0, 30.0
+
+
+class JobQueue:
+    """Hands out the store's jobs, and writes down what becomes of them.
+
+    What the store cannot take (its disk is full) is written as soon as it can.
+
+    Args:
+        endless: more jobs may come at any time; else it ends when the last one has been claimed.
+        on_end: called with a job and its result when that is in the store.
+
+    Attributes:
+        count: of all jobs, where it is known; else 0.
+        problem: why the store cannot be written at the moment; empty where it can.
+        paused, draining: no job is handed out, for now or for good.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        *,
+        endless: bool = False,
+        count: int = 0,
+        on_end: Callable[[Job, JobResult], None] = lambda job, result: None,
+    ) -> None:
+        self.store = store
+        self.endless = endless
+        self.count = count
+        self.problem = ""
+        self.paused = False
+        self.draining = False
+        self._on_end = on_end
+        self._wake = asyncio.Event()
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job]) -> Self:
+        """These jobs in this order, in a store of the memory."""
+        store = JobStore(":memory:")
+        store.arrive(
+            Arrival(job.clip, job.prompt_file, job.settings_file, "", name=job.name) for job in jobs
+        )
+        return cls(store, count=len(jobs))
+
+    async def claim(self) -> Job | None:
+        """The next job, once there is one; None when there will be none any more."""
+        while True:
+            self._wake.clear()
+            if self.draining:
+                return None
+            if not self.paused:
+                record = await self.do(self.store.claim)
+                if record is not None:
+                    return record.job()
+                if not self.endless and not (await self.do(self.store.counts))[JobState.QUEUED]:
+                    return None
+            await self._wake.wait()
+
+    def wake(self) -> None:
+        """There may be another job."""
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Hand out nothing until `resume`."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Hand out jobs again."""
+        self.paused = False
+        self.wake()
+
+    def drain(self) -> None:
+        """Hand out nothing any more."""
+        self.draining = True
+        self.wake()
+
+    # --- how a job fares -------------------------------------------------------------------------
+
+    async def begin(self, job: Job, prints: Fingerprints) -> None:
+        """What the job's result is made from is known."""
+        await self.do(self.store.set_prints, job.id, prints)
+
+    async def go_on(self, job: Job, state: JobState) -> None:
+        """The job has come to its next stage."""
+        await self.do(self.store.set_state, job.id, state)
+
+    async def window_done(self, job: Job, done: int, count: int) -> None:
+        """One more of the job's windows is on disk."""
+        await self.do(self.store.window_done, job.id, done, count)
+
+    async def charge(self, job: Job) -> None:
+        """A process has died of it."""
+        await self.do(self.store.charge, job.id)
+
+    async def end(self, job: Job, result: JobResult) -> None:
+        """The job has ended, or goes back into the queue."""
+        match result.outcome:
+            case Outcome.DONE:
+                await self.do(self.store.end, job.id, JobState.DONE, "", result.seconds)
+            case Outcome.ALREADY_DONE:
+                await self.do(self.store.end_as_before, job.id)
+            case Outcome.QUEUED:
+                await self.do(self.store.release, job.id, result.reason, result.seconds)
+            case Outcome.CANCELLED:
+                await self.do(
+                    self.store.end, job.id, JobState.CANCELLED, result.reason, result.seconds
+                )
+            case _:
+                await self.do(
+                    self.store.end, job.id, JobState.FAILED, result.reason, result.seconds
+                )
+        self._on_end(job, result)
+        self.wake()  # another job may have waited for its folder
+
+    async def do(self, act: Callable[..., T], *arguments: Any) -> T:
+        """Have the store do something, beside the loop; again, for as long as it cannot."""
+        pause = _AGAIN
+        while True:
+            try:
+                result = await asyncio.to_thread(act, *arguments)
+            except StoreError as error:
+                self.problem = str(error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _SELDOM)
+            else:
+                self.problem = ""
+                return result

@@ -1,0 +1,125 @@
+"""Rows of the store's table of jobs, as what they mean."""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from daemon.jobs import JobRecord, JobState
+from fresco_core.errors import ConfigError
+
+LATEST = "id IN (SELECT max(id) FROM jobs GROUP BY clip)"
+# What has no result and will get none: others may have its name.
+NAMELESS = (JobState.SKIPPED, JobState.CANCELLED)
+_COLUMNS = (
+    "id, clip, prompt_file, settings_file, name, state, reason, priority, attempts, windows_done, "
+    "windows, created, claimed, ended, seconds"
+)
+
+
+def latest(db: sqlite3.Connection, clip: Path) -> sqlite3.Row | None:
+    """A clip's last job."""
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM jobs WHERE clip = ? ORDER BY id DESC LIMIT 1", [to_bytes(clip)]
+    ).fetchone()
+    return row
+
+
+def choose_name(db: sqlite3.Connection, clip: Path, current: str | None = None) -> bytes:
+    """A name for the clip's result that no other clip has: its stem, its file name, or numbered."""
+
+    def names() -> Iterator[str]:
+        if current is not None:
+            yield current
+        yield clip.stem
+        yield clip.name
+        for number in range(2, 1 << 30):
+            yield f"{clip.name}.{number}"
+
+    others = (
+        f"SELECT 1 FROM jobs WHERE name = ? AND clip != ? AND state NOT IN ({listed(NAMELESS)})"
+    )
+    row = latest(db, clip)
+    if current is None and row is not None and row["state"] not in NAMELESS:
+        return bytes(row["name"])
+    return next(
+        name
+        for name in map(os.fsencode, names())
+        if db.execute(others, [name, to_bytes(clip)]).fetchone() is None
+    )
+
+
+def newest(db: sqlite3.Connection, state: JobState | None, limit: int) -> list[JobRecord]:
+    """The newest jobs, or those in a state, the newest first."""
+    where, values = ("WHERE state = ?", [state]) if state else ("", [])
+    query = f"SELECT {_COLUMNS} FROM jobs {where} ORDER BY id DESC LIMIT ?"
+    return [_to_record(row) for row in db.execute(query, [*values, limit])]
+
+
+def failures(db: sqlite3.Connection, limit: int) -> list[JobRecord]:
+    """What failed last, the last one first."""
+    query = f"SELECT {_COLUMNS} FROM jobs WHERE state = ? ORDER BY ended DESC LIMIT ?"
+    return [_to_record(row) for row in db.execute(query, [JobState.FAILED, limit])]
+
+
+def counts(db: sqlite3.Connection) -> dict[JobState, int]:
+    """How many jobs are in each state."""
+    rows = db.execute("SELECT state, count(*) AS count FROM jobs GROUP BY state")
+    return dict.fromkeys(JobState, 0) | {JobState(row["state"]): row["count"] for row in rows}
+
+
+def record(db: sqlite3.Connection, number: int) -> JobRecord:
+    """One job; KeyError where there is none."""
+    row = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", [number]).fetchone()
+    if row is None:
+        raise KeyError(number)
+    return _to_record(row)
+
+
+def _to_record(row: sqlite3.Row) -> JobRecord:
+    values: dict[str, Any] = dict(row)
+    for column in ("clip", "prompt_file", "settings_file"):
+        values[column] = None if values[column] is None else to_path(values[column])
+    return JobRecord(**values | {"name": os.fsdecode(row["name"]), "state": JobState(row["state"])})
+
+
+def listed(states: Iterable[JobState]) -> str:
+    """States as a list of SQL."""
+    return ", ".join(f"'{state}'" for state in sorted(states))
+
+
+def to_bytes(path: Path | None) -> bytes | None:
+    """A path as it is stored: names are bytes."""
+    return None if path is None else os.fsencode(path)
+
+
+def to_path(raw: bytes) -> Path:
+    """A stored path."""
+    return Path(os.fsdecode(raw))
+
+
+def read_store(
+    path: Path, state: JobState | None = None, limit: int = 5
+) -> tuple[dict[JobState, int], list[JobRecord]]:
+    """Counts by state and, of a store that nobody has open, the newest jobs, or last failures.
+
+    Args:
+        state: whose newest jobs; FAILED for the last failures; None for all.
+
+    Raises:
+        ConfigError: there is none that can be read.
+    """
+    # The log of a daemon that was killed has to be taken in first; whoever may not do that sees
+    # what there was before.
+    for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
+                db.row_factory = sqlite3.Row
+                found = failures if state is JobState.FAILED else partial(newest, state=state)
+                return counts(db), found(db, limit=limit)
+        except sqlite3.Error as error:
+            why = error
+    raise ConfigError(f"{path}: no job store can be read there ({why})")
