@@ -1,25 +1,21 @@
 """The command line: options in, exit code out. What it does lives in the other modules."""
 
 import os
-import shlex
 import sys
-import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
-from daemon.base_config import read_base_config
-from daemon.config import Layer, checked, merge, read_toml, to_toml
+from daemon.command_settings import gather_settings, naming_pull, pull_command, settings_options
+from daemon.config import to_toml
 from daemon.printable import printable
-from daemon.settings import Settings
-from fresco_core.errors import FrescodError, ModelsError
+from daemon.service_commands import SERVICE_COMMANDS
+from fresco_core.errors import FrescodError
 
 INTERRUPTED = 130
-PULL = "frescod models pull"  # as in messages about missing weights
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Every option can be spelled with underscores too: --video_folder.
 CONTEXT = {
@@ -28,106 +24,6 @@ CONTEXT = {
     "max_content_width": 100,
 }
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def settings_options(command: Command) -> Command:
-    """The options that settings come from, the same for every command."""
-    for option in (
-        click.option("--seed", type=int, help="Start of all random numbers."),
-        click.option(
-            "--devices",
-            "--device",
-            "devices",
-            metavar="LIST",
-            help="auto (all GPUs), or a list: cuda:0,cuda:1, cpu, cpu*2.",
-        ),
-        click.option(
-            "--control-type",
-            type=click.Choice(["hed", "canny", "depth"]),
-            help="Kind of control map.",
-        ),
-        click.option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Any key of config.toml, as in --set key_frames.batch_size=6.",
-        ),
-        click.option(
-            "--base-config", type=FILE, metavar="YAML", help="Job file of the published FRESCO."
-        ),
-        click.option(
-            "--config",
-            type=FILE,
-            metavar="TOML",
-            help="Settings; without it ./config.toml, if there is one.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def gather_settings(
-    config: Path | None,
-    base_config: Path | None,
-    assignments: Sequence[str] = (),
-    control_type: str | None = None,
-    devices: str | None = None,
-    seed: int | None = None,
-) -> tuple[Settings, tuple[str, ...]]:
-    """Settings and warnings; command line beats YAML beats TOML.
-
-    Raises:
-        ConfigError: an unknown key or a bad value.
-        click.BadParameter: an assignment that is none.
-    """
-    layers: list[Layer] = []
-    warnings: tuple[str, ...] = ()
-    if config is None and Path("config.toml").is_file():
-        config = Path("config.toml")
-    if config is not None:
-        layers.append(read_toml(config))
-    if base_config is not None:
-        layer, warnings = read_base_config(base_config)
-        layers.append(layer)
-    values: dict[str, Any] = dict(_assignment(text) for text in assignments)
-    named = {"control.type": control_type, "devices": devices, "translation.seed": seed}
-    values.update({key: value for key, value in named.items() if value is not None})
-    layers.append(checked(Layer("command line", values, typed=False)))
-    return merge(*layers), warnings
-
-
-def pull_command(
-    config: Path | None = None,
-    base_config: Path | None = None,
-    assignments: Sequence[str] = (),
-    control_type: str | None = None,
-    **others: object,
-) -> str:
-    """The command line that fetches what these options need; others make no difference."""
-    options = {"--config": config, "--base-config": base_config, "--control-type": control_type}
-    words = [*PULL.split()]
-    for name, value in options.items():
-        words += [name, str(value)] if value is not None else []
-    for assignment in assignments:
-        words += ["--set", assignment]
-    return shlex.join(words)
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise click.BadParameter(f"{text!r} is not of the form key=value", param_hint="--set")
-    value = value.strip()
-    if value.startswith(("[", '"', "'")):
-        try:
-            return key.strip(), tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            raise click.BadParameter(
-                f"{text!r}: the value is not TOML", param_hint="--set"
-            ) from None
-    return key.strip(), value
 
 
 @click.group(context_settings=CONTEXT)
@@ -180,7 +76,7 @@ def run(
     settings, warnings = gather_settings(**options)
     from daemon.one_shot import run_folder
 
-    try:
+    with naming_pull(options):
         return run_folder(
             video_folder,
             prompt_folder or video_folder,
@@ -191,9 +87,6 @@ def run(
             debug=debug,
             timeline=timeline,
         )
-    except ModelsError as error:
-        text = str(error).replace(f"run `{PULL}`", f"run `{pull_command(**options)}`")
-        raise ModelsError(text) from error
 
 
 @cli.command()
@@ -245,6 +138,10 @@ def check_config(**options: Any) -> None:
     for warning in warnings:
         click.echo(printable(warning), err=True)
     click.echo(to_toml(settings), nl=False)
+
+
+for command in SERVICE_COMMANDS:
+    cli.add_command(command)
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import structlog
 from aiohttp import web
 
-from daemon.control_socket import Peer, listening, who_may_change
+from daemon.control_socket import BACKLOG, Peer, listening, who_may_change
 from daemon.job_lookup import is_called
 from daemon.jobs import JobRecord, JobState
 from daemon.output_folder import BusyError
@@ -99,9 +99,8 @@ class ControlServer:
         async with AsyncExitStack() as stack:
             public = await self._site(stack, self._public())
             socket_ = stack.enter_context(listening(self._path))
-            server = await loop.create_unix_server(
-                await self._site(stack, [*self._public(), *self._private()]), sock=socket_
-            )
+            accept = await self._site(stack, [*self._public(), *self._private()])
+            server = await loop.create_unix_server(accept, sock=socket_, backlog=BACKLOG)
             stack.callback(server.close)
             if self._listen:
                 tcp = await self._listen_tcp(public)
@@ -135,7 +134,7 @@ class ControlServer:
         host, _, port = self._listen.rpartition(":")
         try:
             return await asyncio.get_running_loop().create_server(
-                accept, host.strip("[]"), int(port)
+                accept, host.strip("[]"), int(port), backlog=BACKLOG
             )
         except (OSError, OverflowError, ValueError) as error:
             if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:

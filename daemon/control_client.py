@@ -12,6 +12,7 @@ import pwd
 import select
 import socket
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -139,12 +140,17 @@ class ControlClient:
             )
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._seconds)
-        try:
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
-            raise self._unreachable(error) from error
-        return connection
+        deadline = time.monotonic() + self._seconds
+        while True:
+            try:
+                connection.connect(address)
+                return connection
+            except OSError as error:
+                if error.errno == errno.EAGAIN and time.monotonic() < deadline:
+                    time.sleep(0.02)  # too many at its door, which does not make one wait
+                    continue
+                connection.close()
+                raise self._unreachable(error) from error
 
     def _unreachable(self, error: OSError) -> FrescodError:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):

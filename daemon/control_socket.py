@@ -18,7 +18,8 @@ from fresco_core.errors import ConfigError
 
 # What fits into a socket's address, less the NUL at its end.
 MAX_PATH = 107
-_BACKLOG = 128
+# Few, since so many are accepted at a time before they are counted.
+BACKLOG = 16
 _ANSWER_SECONDS = 2.0
 
 
@@ -81,7 +82,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
             _remove_stale(path)
             server.bind(os.fsencode(path))
             made = _open_to_all(path)
-            server.listen(_BACKLOG)  # nobody could connect before
+            server.listen(BACKLOG)  # nobody could connect before
         except OSError as error:
             raise ConfigError(
                 f"{printable(path)}: the control socket cannot be made ({error.strerror}): "

@@ -1,0 +1,142 @@
+"""Settings on the command line: the options they come from, the same for every command."""
+
+import shlex
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from daemon.base_config import read_base_config
+from daemon.config import Layer, checked, merge, read_toml
+from daemon.settings import Settings
+from fresco_core.errors import ModelsError
+
+PULL = "frescod models pull"  # as in messages about missing weights
+SYSTEM_CONFIG = Path("/etc/frescod/config.toml")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def settings_options(command: Command) -> Command:
+    """The options that settings come from, the same for every command."""
+    for option in (
+        click.option("--seed", type=int, help="Start of all random numbers."),
+        click.option(
+            "--devices",
+            "--device",
+            "devices",
+            metavar="LIST",
+            help="auto (all GPUs), or a list: cuda:0,cuda:1, cpu, cpu*2.",
+        ),
+        click.option(
+            "--control-type",
+            type=click.Choice(["hed", "canny", "depth"]),
+            help="Kind of control map.",
+        ),
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Any key of config.toml, as in --set key_frames.batch_size=6.",
+        ),
+        click.option(
+            "--base-config", type=FILE, metavar="YAML", help="Job file of the published FRESCO."
+        ),
+        click.option(
+            "--config",
+            type=FILE,
+            metavar="TOML",
+            help="Settings; without it ./config.toml, if there is one.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def gather_settings(
+    config: Path | None = None,
+    base_config: Path | None = None,
+    assignments: Sequence[str] = (),
+    control_type: str | None = None,
+    devices: str | None = None,
+    seed: int | None = None,
+) -> tuple[Settings, tuple[str, ...]]:
+    """Settings and warnings; command line beats YAML beats TOML.
+
+    Raises:
+        ConfigError: an unknown key or a bad value.
+        click.BadParameter: an assignment that is none.
+    """
+    layers: list[Layer] = []
+    warnings: tuple[str, ...] = ()
+    if config is None and Path("config.toml").is_file():
+        config = Path("config.toml")
+    if config is not None:
+        layers.append(read_toml(config))
+    if base_config is not None:
+        layer, warnings = read_base_config(base_config)
+        layers.append(layer)
+    values: dict[str, Any] = dict(assignment(text) for text in assignments)
+    named = {"control.type": control_type, "devices": devices, "translation.seed": seed}
+    values.update({key: value for key, value in named.items() if value is not None})
+    layers.append(checked(Layer("command line", values, typed=False)))
+    return merge(*layers), warnings
+
+
+def service_config(config: Path | None) -> Path | None:
+    """The file that the daemon's settings come from: as given, of this folder, of the system."""
+    if config is None and not Path("config.toml").is_file() and SYSTEM_CONFIG.is_file():
+        return SYSTEM_CONFIG
+    return config
+
+
+@contextmanager
+def naming_pull(options: dict[str, Any]) -> Iterator[None]:
+    """Have messages about missing weights name the command that fetches just these."""
+    try:
+        yield
+    except ModelsError as error:
+        text = str(error).replace(f"run `{PULL}`", f"run `{pull_command(**options)}`")
+        raise ModelsError(text) from error
+
+
+def pull_command(
+    config: Path | None = None,
+    base_config: Path | None = None,
+    assignments: Sequence[str] = (),
+    control_type: str | None = None,
+    **others: object,
+) -> str:
+    """The command line that fetches what these options need; others make no difference."""
+    options = {"--config": config, "--base-config": base_config, "--control-type": control_type}
+    words = [*PULL.split()]
+    for name, value in options.items():
+        words += [name, str(value)] if value is not None else []
+    for assignment in assignments:
+        words += ["--set", assignment]
+    return shlex.join(words)
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Key and value of ``key=value``; the value is text, unless it is quoted or a list.
+
+    Raises:
+        click.BadParameter: it is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise click.BadParameter(f"{text!r} is not of the form key=value", param_hint="--set")
+    value = value.strip()
+    if value.startswith(("[", '"', "'")):
+        try:
+            return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            raise click.BadParameter(
+                f"{text!r}: the value is not TOML", param_hint="--set"
+            ) from None
+    return key.strip(), value
