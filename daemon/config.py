@@ -87,10 +87,11 @@ def read_toml(path: Path) -> Layer:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    return checked(Layer(str(path), dict(_flatten(tables))))
+    return checked(Layer(str(path), dict(flatten(tables))))
 
 
-def _flatten(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def flatten(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted keys of what TOML has as tables."""
     for name, value in tables.items():
         if isinstance(value, dict):
             yield from ((f"{name}.{key}", inner) for key, inner in value.items())

@@ -10,6 +10,7 @@ from typing import Any
 from daemon.workers import Worker, WorkerDied, WorkerTimeout
 from fresco_core.errors import ClipError, FrescodError
 from io_pipeline.blocks import Block
+from io_pipeline.options import KeyFrameOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.tasks import ClipSize, MeasureClip, OpenClip, PlanClip, ReadWindow
 from io_pipeline.window import Window
@@ -82,8 +83,8 @@ class Reader:
             return ClipSize(0, 0)
         return size
 
-    async def plan(self) -> ClipPlan:
-        """One pass over the clip.
+    async def plan(self, options: KeyFrameOptions) -> ClipPlan:
+        """One pass over the clip, which finds its key frames.
 
         Raises:
             ClipError: it cannot be read.
@@ -91,7 +92,7 @@ class Reader:
         first = self._decoder
         second = "pyav" if first == "decord" else "decord-only"
         plan: ClipPlan = await self._either(
-            lambda decoder: [PlanClip(self._clip, decoder)], (first, second), ()
+            lambda decoder: [PlanClip(self._clip, decoder, options)], (first, second), ()
         )
         self._next = 0
         return plan

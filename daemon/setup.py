@@ -74,10 +74,10 @@ def open_workshop(
         memory,
         timeline,
         WorkshopOptions(
-            batch_size=settings.key_frames.batch_size,
             control_device=settings.control.device,
             device_threads=threads,
             space_timeout=limits.space,
+            attempts=settings.service.attempts,
         ),
         on_warning,
         on_start,

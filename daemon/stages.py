@@ -16,6 +16,7 @@ from fresco_core.options import AttentionOptions, OptimizationOptions, Translati
 from fresco_core.propagation import PropagationOptions
 from io_pipeline.cpu_stage import CpuStage
 from io_pipeline.device_stage import DeviceStage
+from io_pipeline.options import KeyFrameOptions, MapOptions
 from io_pipeline.reading import ReaderStage
 
 LIBRARIES = ("frescod", "torch", "diffusers", "transformers", "opencv-python-headless", "av")
@@ -25,7 +26,7 @@ _COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_availab
 
 @dataclass(frozen=True)
 class Stages:
-    """What each kind of worker does.
+    """What each kind of worker does, for every job; what jobs may choose comes with their tasks.
 
     Attributes:
         reader, cpu: a reader; a process of the CPU pool.
@@ -48,16 +49,11 @@ def make_stages(settings: Settings, visible: Callable[[], int] | None = None) ->
     Raises:
         DeviceError, ConfigError: see `choose_devices`.
     """
-    control, frames, flow = settings.control, settings.key_frames, settings.flow
+    control, flow = settings.control, settings.flow
     sources = model_sources(settings)
     detector = None
     if control.enabled:
-        detector = {
-            "kind": control.type,
-            "source": control.source or None,
-            "canny_low": control.canny_low,
-            "canny_high": control.canny_high,
-        }
+        detector = {"kind": control.type, "source": control.source or None}
     models = {
         **sources,
         "control_type": control.type if control.enabled else None,
@@ -72,7 +68,6 @@ def make_stages(settings: Settings, visible: Callable[[], int] | None = None) ->
             device=name,
             dtype=settings.models.dtype,
             models=sources,
-            options=translation_options(settings),
             flow=flow.model,
             flow_weights=flow_weights(settings),
             detector=None if control.device == "cpu" else detector,
@@ -80,15 +75,8 @@ def make_stages(settings: Settings, visible: Callable[[], int] | None = None) ->
         )
 
     return Stages(
-        reader=ReaderStage(
-            min_interval=frames.min_interval,
-            max_interval=frames.max_interval,
-            batch_size=frames.batch_size,
-            resolution=frames.resolution,
-            on_truncated=settings.clips.on_truncated,
-            max_pixels=settings.limits.max_pixels,
-        ),
-        cpu=CpuStage(None if control.device == "gpu" else detector, propagation_options(settings)),
+        reader=ReaderStage(settings.limits.max_pixels),
+        cpu=CpuStage(None if control.device == "gpu" else detector),
         devices=names,
         device=device,
         identity={
@@ -172,6 +160,18 @@ def visible_gpus() -> int:
 def library_versions() -> dict[str, str | None]:
     """What shapes a result beside settings and weights; None for what is not installed."""
     return {name: _version(name) for name in LIBRARIES}
+
+
+def key_frame_options(settings: Settings) -> KeyFrameOptions:
+    """Which frames become key frames; named alike."""
+    return KeyFrameOptions(
+        **settings.key_frames.model_dump(), on_truncated=settings.clips.on_truncated
+    )
+
+
+def map_options(settings: Settings) -> MapOptions:
+    """How control maps are drawn."""
+    return MapOptions(settings.control.canny_low, settings.control.canny_high)
 
 
 def translation_options(settings: Settings) -> TranslationOptions:

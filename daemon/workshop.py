@@ -19,6 +19,7 @@ from daemon.memory import Account, Memory
 from daemon.printable import printable
 from daemon.readers import Reader, Readers
 from daemon.runner import DRAW, PROPAGATE, PUBLISH, READ, Runner
+from daemon.stages import map_options, propagation_options, translation_options
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, MapTask, WindowWork
 from daemon.workers import Worker, WorkerPool
@@ -51,16 +52,16 @@ class WorkshopOptions:
     """How the workshop is used.
 
     Attributes:
-        batch_size: key frames translated together, the carried ones included.
         control_device: who draws control maps: "auto", "cpu" or "gpu".
         device_threads: cores that a device of the CPU takes.
         space_timeout: seconds to wait for space on a full disk.
+        attempts: a clip fails when its devices died so often in vain.
     """
 
-    batch_size: int
     control_device: str
     device_threads: int
     space_timeout: float
+    attempts: int = 3
 
 
 class Workshop:
@@ -99,8 +100,8 @@ class Workshop:
             devices,
             memory,
             self._runner,
-            batch_size=options.batch_size,
             threads=options.device_threads,
+            attempts=options.attempts,
             on_warning=self.warn,
             on_details=on_details,
         )
@@ -199,7 +200,7 @@ class Workshop:
         )
 
     def _draw(self, clip: ClipWork, work: WindowWork, key: int) -> MapTask:
-        task = DrawMap(work.window, key)
+        task = DrawMap(work.window, key, map_options(clip.settings))
         priority = (DRAW, clip.number, work.window.index)
 
         async def draw() -> None:
@@ -262,10 +263,21 @@ class Workshop:
         """
         window = work.window
         before = checkpoint.path(clip.staging, window.index - 1) if window.index else None
+        options = translation_options(clip.settings)
 
         async def task(device: Device, batch_size: int) -> TranslateWindow:
             maps = await self._maps(clip, work, device)
-            return TranslateWindow(clip.name, window, clip.prompt, maps, batch_size, before)
+            return TranslateWindow(
+                clip.name,
+                clip.prints.clip,
+                window,
+                clip.prompt,
+                maps,
+                batch_size,
+                before,
+                options,
+                map_options(clip.settings),
+            )
 
         translated: Translated = await self.assignments.run(clip, work, task, saved, on_progress)
         clip.batches[window.index] = translated.batches
@@ -304,7 +316,8 @@ class Workshop:
     async def propagate(self, clip: ClipWork, work: WindowWork, segment: int) -> None:
         """The frames of one segment."""
         priority = (PROPAGATE, clip.number, work.window.index)
-        await self._cpu(clip, "propagate", PropagateSegment(work.window, segment), priority, work)
+        task = PropagateSegment(work.window, segment, propagation_options(clip.settings))
+        await self._cpu(clip, "propagate", task, priority, work)
 
     async def publish_window(self, clip: ClipWork, work: WindowWork) -> None:
         """The window's frames encoded on disk."""
@@ -373,6 +386,10 @@ class Workshop:
             return await self.pool.run(task, blocks, priority=priority, on_start=started)
 
         return await self._runner.use(clip, stage, priority, 1, run, work, "cpu")
+
+    def waiting(self, kind: str) -> int:
+        """Tasks for readers ("reader"), the pool ("cpu") or devices that wait for cores."""
+        return self._runner.waiting[kind]
 
     async def close(self) -> None:
         """Stop every process."""

@@ -7,6 +7,7 @@ guidance (all negative-prompt samples, then all positive), S sampling steps, H x
 of 64), h x w = H/8 x W/8 latent grid, L tokens of a prompt, P tokens of a feature grid.
 """
 
+import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -109,6 +110,13 @@ class FrescoTranslator:
         self.schedule = Schedule.from_scheduler(models.scheduler, self.options.steps)
         self.attention = FrescoAttention(models.unet, self.options.attention)
         self.decoder = DecoderLevels(models.unet)
+
+    def with_options(self, options: TranslationOptions) -> "FrescoTranslator":
+        """A translator with other options, on the same models: one translates at a time."""
+        other = copy.copy(self)
+        other.options = options
+        other.schedule = Schedule.from_scheduler(self.models.scheduler, options.steps)
+        return other
 
     @torch.no_grad()
     def translate(
@@ -292,6 +300,7 @@ class FrescoTranslator:
         """Noise (N,4,h,w) in latents at schedule index `index`, under guidance and constraints."""
         options = self.options
         begin = max(options.warmup_steps, 0)
+        self.attention.options = options.attention
         self.attention.cross_frame = options.cross_frame_attention
         self.attention.spatial = (
             options.spatial_attention and index - begin < options.spatial_attention_steps

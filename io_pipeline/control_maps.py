@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from fresco_core import hub
 from fresco_core.errors import ModelsError
+from io_pipeline.options import MapOptions
 
 if TYPE_CHECKING:  # canny and the places of weights can be had without torch
     import torch
 
 Frame = NDArray[np.uint8]
-Detector = Callable[[Frame], Frame]
+Detector = Callable[[Frame, MapOptions], Frame]
 Network = Callable[["torch.Tensor"], Any]
 Kind = Literal["hed", "canny", "depth"]
 
@@ -33,20 +34,16 @@ def load_detector(
     kind: Kind,
     *,
     source: str | None = None,
-    canny_low: int = 50,
-    canny_high: int = 100,
     device: str = "cpu",
     offline: bool = False,
 ) -> Detector:
-    """Load a detector: uint8 RGB (H,W,3) frame -> uint8 (H,W) control map of the same size.
+    """Load a detector: uint8 RGB (H,W,3) frame, options -> uint8 (H,W) map of the same size.
 
     Args:
         kind: ``"canny"`` (OpenCV, on the colour frame), ``"hed"`` (soft edges) or ``"depth"``
             (MiDaS DPT-Hybrid, near is bright), the two through controlnet-aux.
         source: weights of hed or depth: hub id, folder with the file of the usual name, or file.
             None means ``lllyasviel/Annotators``.
-        canny_low: lower threshold of canny.
-        canny_high: upper threshold of canny.
         device: where the network runs.
         offline: never ask the hub.
 
@@ -54,7 +51,7 @@ def load_detector(
         ModelsError: weights are missing, damaged or of another network.
     """
     if kind == "canny":
-        return lambda frame_HWC: cv2.Canny(frame_HWC, canny_low, canny_high)
+        return _detect_canny
     path = find_detector(kind, source, offline=offline)
     assert path is not None
     # The packages' own calls resize every frame to 512; here the networks see its own size.
@@ -90,7 +87,12 @@ def find_detector(kind: Kind, source: str | None = None, *, offline: bool = Fals
     return cached
 
 
-def _detect_edges(network: Network, device: str, frame_HWC: Frame) -> Frame:
+def _detect_canny(frame_HWC: Frame, options: MapOptions) -> Frame:
+    edges_HW: Frame = cv2.Canny(frame_HWC, options.canny_low, options.canny_high)
+    return edges_HW
+
+
+def _detect_edges(network: Network, device: str, frame_HWC: Frame, _: MapOptions) -> Frame:
     """HED: the sigmoid of the mean of five side maps."""
     rows, columns = frame_HWC.shape[:2]
     sides_11hw = _run(network, _batch(frame_HWC, device))
@@ -102,7 +104,7 @@ def _detect_edges(network: Network, device: str, frame_HWC: Frame) -> Frame:
     return _to_uint8(1 / (1 + np.exp(-mean_HW)))
 
 
-def _detect_depth(network: Network, device: str, frame_HWC: Frame) -> Frame:
+def _detect_depth(network: Network, device: str, frame_HWC: Frame, _: MapOptions) -> Frame:
     """MiDaS: inverse depth spread over the whole range; a scene without relief is black."""
     rows, columns = frame_HWC.shape[:2]
     padded_HWC = cv2.copyMakeBorder(

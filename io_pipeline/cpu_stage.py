@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from fresco_core.propagation import PropagationOptions
 from io_pipeline.pace import Pace
 from io_pipeline.tasks import (
     DrawMap,
@@ -35,11 +34,9 @@ class CpuStage:
     Attributes:
         detector: the arguments of `io_pipeline.control_maps.load_detector`; None where no control
             map is left to the CPU.
-        propagation: its options.
     """
 
     detector: Mapping[str, Any] | None
-    propagation: PropagationOptions
 
     def load(self, report: "Report") -> "CpuTasks":
         """Ready the process; what a task needs is loaded when the first of its kind comes."""
@@ -63,14 +60,14 @@ class CpuTasks:
             FrescodError: weights, checkpoint or disk are not as they should be.
         """
         match task:
-            case DrawMap(window, key):
+            case DrawMap(window, key, options):
                 report("load", 0, 1)
                 detector = self._detector
                 report("map", 0, 1)
                 frame_HWC = blocks[0]["frames"][window.key_offsets[key]]
-                blocks[0]["controls"][BY_CPU, key] = detector(frame_HWC)
-            case PropagateSegment(window, segment):
-                self._propagate(window, segment, blocks[0], report)
+                blocks[0]["controls"][BY_CPU, key] = detector(frame_HWC, options)
+            case PropagateSegment(window, segment, options):
+                self._propagate(window, segment, options, blocks[0], report)
             case _:
                 return _on_disk(task, blocks, report)
         return None
@@ -86,7 +83,7 @@ class CpuTasks:
     def _propagate(self) -> "Propagate":
         from io_pipeline.propagate import Propagate
 
-        return Propagate(self._stage.propagation)
+        return Propagate()
 
 
 def _on_disk(task: Any, blocks: "tuple[Block, ...]", report: "Report") -> Any:

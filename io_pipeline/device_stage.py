@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from fresco_core.options import TranslationOptions
-
 if TYPE_CHECKING:
     import torch
 
@@ -25,7 +23,6 @@ class DeviceStage:
         device: ``"cpu"`` or ``"cuda:N"``.
         dtype: ``"float16"``, ``"bfloat16"``, ``"float32"``; ``"auto"`` is what suits the device.
         models: the arguments of `fresco_core.models.load_diffusion_models` that name models.
-        options: of the translation.
         flow, flow_weights: the arguments of `fresco_core.flow.load_flow`.
         detector: the arguments of `io_pipeline.control_maps.load_detector`; None where no control
             map is left to the device.
@@ -35,7 +32,6 @@ class DeviceStage:
     device: str
     dtype: str
     models: Mapping[str, str | None]
-    options: TranslationOptions
     flow: str
     flow_weights: str | None
     detector: Mapping[str, Any] | None
@@ -76,7 +72,7 @@ class DeviceStage:
         report("load", 3, 3)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         facts = {"device": name, "dtype": str(dtype).removeprefix("torch."), **self.facts}
-        return Translate(FrescoTranslator(models, flow, self.options), detector, facts)
+        return Translate(FrescoTranslator(models, flow), detector, facts)
 
 
 def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":

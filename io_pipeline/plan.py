@@ -17,3 +17,8 @@ class ClipPlan:
     working_size: tuple[int, int]
     key_numbers: tuple[int, ...]
     batches: tuple[Batch, ...]
+
+    @property
+    def resolution(self) -> int:
+        """Short side of the working size in pixels."""
+        return min(self.working_size)

@@ -6,7 +6,6 @@ Shapes: T frames of a window, H x W working size, RGB.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from fresco_core.keyframes import (
     select_key_frames,
     working_size,
 )
+from io_pipeline.options import KeyFrameOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.video import MAX_PIXELS, ClipReader, Engine, scan_clip
 from io_pipeline.window import Window
@@ -31,32 +31,22 @@ OnFrame = Callable[[int], None]
 class Prepare:
     """Plans clips and opens them for reading; holds no more than a few frames of any."""
 
-    def __init__(
-        self,
-        *,
-        min_interval: int,
-        max_interval: int,
-        batch_size: int,
-        resolution: int,
-        on_truncated: Literal["warn", "fail"] = "warn",
-        max_pixels: int = MAX_PIXELS,
-        threads: int = 1,
-    ) -> None:
-        self._min_interval = min_interval
-        self._max_interval = max_interval
-        self._batch_size = batch_size
-        self._resolution = resolution
-        self._on_truncated = on_truncated
+    def __init__(self, *, max_pixels: int = MAX_PIXELS, threads: int = 1) -> None:
         self._max_pixels = max_pixels
         self._threads = threads
 
     def plan(
-        self, path: Path, decoder: Engine = "auto", on_frame: OnFrame | None = None
+        self,
+        path: Path,
+        options: KeyFrameOptions,
+        decoder: Engine = "auto",
+        on_frame: OnFrame | None = None,
     ) -> ClipPlan:
         """Decode a clip once to count its frames and choose key frames; keeps no frame.
 
         Args:
             path: the clip.
+            options: which frames become key frames, and of what size.
             decoder: what reads the clip, now and later; see `scan_clip`.
             on_frame: called with the number of each frame decoded.
 
@@ -65,12 +55,13 @@ class Prepare:
             ConfigError: the decoder is not installed.
         """
         curve = DifferenceCurve()
-        adaptive = self._min_interval != self._max_interval
+        adaptive = options.min_interval != options.max_interval
 
         def see(number: int, frame_HWC: Array) -> None:
             if number == 0:
                 height, width, _ = frame_HWC.shape
-                self._refuse_size(path, height, width, adaptive)
+                largest = max(options.resolution, DIFFERENCE_RESOLUTION if adaptive else 0)
+                self._refuse_size(path, height, width, largest)
             if adaptive:
                 curve.add(frame_HWC)
             if on_frame is not None:
@@ -79,26 +70,25 @@ class Prepare:
         info = scan_clip(
             path,
             engine=decoder,
-            on_truncated=self._on_truncated,
+            on_truncated=options.on_truncated,
             max_pixels=self._max_pixels,
             on_frame=see,
             threads=self._threads,
         )
         differences = curve.values() if adaptive else np.zeros(info.frame_count)
-        keys = select_key_frames(differences, self._min_interval, self._max_interval)
+        keys = select_key_frames(differences, options.min_interval, options.max_interval)
         return ClipPlan(
             info,
-            working_size(info.height, info.width, self._resolution),
+            working_size(info.height, info.width, options.resolution),
             keys,
-            batch_key_frames(keys, self._batch_size),
+            batch_key_frames(keys, options.batch_size),
         )
 
-    def _refuse_size(self, path: Path, height: int, width: int, adaptive: bool) -> None:
+    def _refuse_size(self, path: Path, height: int, width: int, largest: int) -> None:
         """Raise ClipError where resizing makes a clip too large: a low, long strip grows by far.
 
         Adaptive key frames need the clip at the size where differences are measured as well.
         """
-        largest = max(self._resolution, DIFFERENCE_RESOLUTION if adaptive else 0)
         rows, columns = working_size(height, width, largest)
         if rows * columns > self._max_pixels:
             raise ClipError(
@@ -109,7 +99,7 @@ class Prepare:
 
     def windows(self, plan: ClipPlan) -> "WindowReader":
         """Open a planned clip to read its windows; a context manager."""
-        return WindowReader(plan, self._resolution, threads=self._threads)
+        return WindowReader(plan, threads=self._threads)
 
 
 class WindowReader(AbstractContextManager["WindowReader"]):
@@ -118,9 +108,9 @@ class WindowReader(AbstractContextManager["WindowReader"]):
     It holds one frame: the last of a window, with which the next one begins.
     """
 
-    def __init__(self, plan: ClipPlan, resolution: int, *, threads: int = 1) -> None:
+    def __init__(self, plan: ClipPlan, *, threads: int = 1) -> None:
         self._reader = ClipReader(plan.info, threads=threads)
-        self._resolution = resolution
+        self._resolution = plan.resolution
         self._next = 0
         self._last_HWC: Array | None = None
 

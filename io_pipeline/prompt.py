@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fresco_core.errors import ClipError
+from io_pipeline.regular_file import open_regular
 
 MAX_BYTES = 1_000_000
 NEGATIVE = "negative prompt:"
@@ -30,7 +31,7 @@ def read_prompt(path: str | os.PathLike[str]) -> Prompt:
     path = Path(path)
     name = os.fsencode(path).decode(errors="backslashreplace")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ClipError(f"{name}: prompt cannot be read: {error.strerror}") from error

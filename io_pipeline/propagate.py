@@ -21,10 +21,14 @@ Flows = NDArray[np.float32]
 class Propagate:
     """Carries the key frames of a segment to the frames between, within a window's block."""
 
-    def __init__(self, options: PropagationOptions) -> None:
-        self._options = options
-
-    def __call__(self, window: Window, segment: int, block: Block, report: Report) -> None:
+    def __call__(
+        self,
+        window: Window,
+        segment: int,
+        options: PropagationOptions,
+        block: Block,
+        report: Report,
+    ) -> None:
         """Fill a segment's part of ``results``.
 
         Reads ``frames``, ``keys`` and, where the device has found them, ``flows``.
@@ -42,7 +46,7 @@ class Propagate:
             block["keys"][key],
             block["keys"][key + 1],
             *self._flows(block, first, last),
-            options=self._options,
+            options=options,
             on_frame=pace.one_more,
         )
 

@@ -6,7 +6,7 @@ opens it at the window where this one stopped, with the other decoder.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 
@@ -27,29 +27,15 @@ _NO_LIMIT = 2**62
 
 @dataclass(frozen=True)
 class ReaderStage:
-    """What a reader does, as plain values: the arguments of `Prepare`."""
+    """What a reader does, for whatever clip; ``max_pixels``: clips of more are refused."""
 
-    min_interval: int
-    max_interval: int
-    batch_size: int
-    resolution: int
-    on_truncated: Literal["warn", "fail"]
     max_pixels: int
 
     def load(self, report: "Report") -> "Reader":
         """Ready the process: there is nothing to load."""
         # A reader holds one core. With one thread OpenCV works in the caller's.
         cv2.setNumThreads(1)
-        return Reader(
-            Prepare(
-                min_interval=self.min_interval,
-                max_interval=self.max_interval,
-                batch_size=self.batch_size,
-                resolution=self.resolution,
-                on_truncated=self.on_truncated,
-                max_pixels=self.max_pixels,
-            )
-        )
+        return Reader(Prepare(max_pixels=self.max_pixels))
 
 
 class Reader:
@@ -75,10 +61,11 @@ class Reader:
         match task:
             case MeasureClip(path):
                 return measure(path)
-            case PlanClip(path, decoder):
+            case PlanClip(path, decoder, options):
                 # The decoder before holds an open file and its memory: it goes first.
                 self._close()
-                plan = self._prepare.plan(path, cast(Engine, decoder), Pace(report, "decode", 0))
+                pace = Pace(report, "decode", 0)
+                plan = self._prepare.plan(path, options, cast(Engine, decoder), pace)
                 self._open(plan)
                 return plan
             case OpenClip(plan, window):

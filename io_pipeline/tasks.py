@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fresco_core.keyframes import Batch
+from fresco_core.options import TranslationOptions
+from fresco_core.propagation import PropagationOptions
+from io_pipeline.options import KeyFrameOptions, MapOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.prompt import Prompt
 from io_pipeline.window import Window
@@ -37,6 +40,7 @@ class PlanClip:
 
     path: Path
     decoder: str
+    options: KeyFrameOptions
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class DrawMap:
 
     window: Window
     key: int
+    options: MapOptions
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,25 @@ class TranslateWindow:
 
     Attributes:
         job: name of the job: a device keeps the carry of the window it translated last.
+        clip: tells the job's clip from another one that had its name before.
         maps: for every new key frame BY_CPU, where its control map is drawn, or BY_DEVICE, where
             the device is to draw it; empty without ControlNet.
         batch_size: key frames translated together, the two carried ones included; a window of more
             is translated in several batches.
         checkpoint: of the window before, for a device that has not translated that one; None for a
             clip's first window.
+        options, map_options: of the job.
     """
 
     job: str
+    clip: str
     window: Window
     prompt: Prompt
     maps: tuple[int, ...]
     batch_size: int
     checkpoint: Path | None
+    options: TranslationOptions
+    map_options: MapOptions
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,7 @@ class PropagateSegment:
 
     window: Window
     segment: int
+    options: PropagationOptions
 
 
 @dataclass(frozen=True)

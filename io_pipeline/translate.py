@@ -50,6 +50,8 @@ class Before:
 class Translate:
     """Handles `TranslateWindow` and `FindFlows`; reports phases "maps", "step" and "flow".
 
+    The networks are the translator's, the options each task's own.
+
     Keeps what the next window needs of the one translated last; after another job, or in another
     process, it comes from the checkpoint, bit by bit the same.
     """
@@ -88,6 +90,8 @@ class Translate:
     def _translate(self, task: TranslateWindow, block: Block, report: Report) -> Translated:
         window = task.window
         first = window.index == 0
+        if task.options != self._translator.options:
+            self._translator = self._translator.with_options(task.options)
         warnings = [*prompt_warnings(self._translator, task.prompt)] if first else []
         self._draw_maps(task, block, report)
         before = self._before(task)
@@ -150,7 +154,7 @@ class Translate:
             assert self._detector is not None
             report("maps", i, len(mine))
             frame_HWC = block["frames"][task.window.key_offsets[key]]
-            block["controls"][BY_DEVICE, key] = self._detector(frame_HWC)
+            block["controls"][BY_DEVICE, key] = self._detector(frame_HWC, task.map_options)
 
     def _before(self, task: TranslateWindow) -> Before | None:
         if task.window.index == 0:
@@ -238,9 +242,13 @@ def _key_frames(task: TranslateWindow, block: Block, keys: range) -> KeyFrameBat
 
 def _follows(task: TranslateWindow, last: TranslateWindow) -> bool:
     """Whether a task is about the window after another's."""
-    return (task.job, task.prompt, task.window.index, task.window.first_frame) == (
+    same = (task.job, task.clip, task.prompt, task.options) == (
         last.job,
+        last.clip,
         last.prompt,
+        last.options,
+    )
+    return same and (task.window.index, task.window.first_frame) == (
         last.window.index + 1,
         last.window.key_numbers[-1],
     )

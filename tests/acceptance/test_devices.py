@@ -1,6 +1,7 @@
 """Several devices at once: the same results as one clip after the other, by hand."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,7 +13,12 @@ from numpy.typing import NDArray
 from daemon.config import Layer, checked, merge
 from daemon.demo_clip import render_clip
 from daemon.settings import Settings
-from daemon.stages import propagation_options, translation_options
+from daemon.stages import (
+    key_frame_options,
+    map_options,
+    propagation_options,
+    translation_options,
+)
 from fresco_core.batch import KeyFrameBatch
 from fresco_core.flow import load_flow
 from fresco_core.keyframes import resize_frame
@@ -46,8 +52,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def planned(clip: Path, settings: Settings) -> ClipPlan:
-    limit = settings.limits.max_pixels
-    return Prepare(**settings.key_frames.model_dump(), max_pixels=limit).plan(clip)
+    prepare = Prepare(max_pixels=settings.limits.max_pixels)
+    return prepare.plan(clip, key_frame_options(settings))
 
 
 def by_hand(clip: Path, settings: Settings, model: tuple[Path, Path]) -> tuple[Frames, Frames]:
@@ -61,7 +67,7 @@ def by_hand(clip: Path, settings: Settings, model: tuple[Path, Path]) -> tuple[F
     models = load_diffusion_models(str(base), vae=None, controlnet=str(controlnet), device="cpu")
     flow = load_flow("dis")
     translator = FrescoTranslator(models, flow, translation_options(settings))
-    draw = load_detector("canny", canny_low=50, canny_high=100)
+    draw = partial(load_detector("canny"), options=map_options(settings))
     translated: Frames = []
     carry = None
     for batch in plan.batches:

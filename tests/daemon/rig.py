@@ -15,13 +15,13 @@ from typing import Any
 from daemon.config import Layer, merge
 from daemon.demo_clip import render_clip
 from daemon.failures import first_cause
+from daemon.job_queue import JobQueue
 from daemon.jobs import Job, JobResult
 from daemon.pipeline import Pipeline
 from daemon.settings import Settings
 from daemon.setup import open_workshop
 from daemon.timeline import Timeline
 from daemon.workshop import Workshop
-from fresco_core.propagation import PropagationOptions
 from io_pipeline.cpu_stage import CpuStage
 from io_pipeline.reading import ReaderStage
 from tests.daemon.simulated import DeviceStage, Events, Fault, Watched
@@ -36,7 +36,6 @@ SETTINGS: dict[str, Any] = {
     "prefetch.memory": "64MiB",
     "limits.max_pixels": 100_000,
 }
-CANNY = {"kind": "canny", "source": None, "canny_low": 50, "canny_high": 100}
 
 
 @dataclass
@@ -102,25 +101,34 @@ class Rig:
         events = Events(self.folder, tuple(faults))
         stages: Any = SimpleNamespace(
             devices=tuple(devices),
-            reader=Watched(reader_stage(settings), events),
-            cpu=Watched(CpuStage(CANNY, PropagationOptions()), events),
+            reader=Watched(ReaderStage(settings.limits.max_pixels), events),
+            cpu=Watched(CpuStage({"kind": "canny"}), events),
             device=lambda name: DeviceStage(name, events, largest_batch),
         )
 
         async def whole() -> list[JobResult]:
             shop = open_workshop(settings, stages, Timeline(), self.watcher.warn, lambda: None)
             self.workshop = shop
+            queue = JobQueue.of(jobs)
             pipeline = Pipeline(
-                shop, settings, self.output, self.watcher, identity={"version": "1"}, debug=debug
+                shop,
+                queue,
+                settings,
+                self.output,
+                self.watcher,
+                identity={"version": "1"},
+                force=force,
+                debug=debug,
             )
             try:
-                task = asyncio.create_task(pipeline.run(jobs, force=force))
+                task = asyncio.create_task(pipeline.run())
                 if beside is not None:
                     await beside(task)
-                results = await task
+                await task
                 assert shop.memory.used == 0
                 assert shop.cores.free == shop.cores.total
-                return results
+                results = {result.clip: result for result in self.watcher.ended}
+                return [results[job.clip] for job in jobs]
             finally:
                 await shop.close()
 
@@ -157,19 +165,6 @@ class Rig:
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != "manifest.json"
         }
-
-
-def reader_stage(settings: Settings) -> ReaderStage:
-    """The real one."""
-    frames = settings.key_frames
-    return ReaderStage(
-        min_interval=frames.min_interval,
-        max_interval=frames.max_interval,
-        batch_size=frames.batch_size,
-        resolution=frames.resolution,
-        on_truncated="warn",
-        max_pixels=settings.limits.max_pixels,
-    )
 
 
 def blocks() -> int:

@@ -81,9 +81,7 @@ def shop(
     workers: Any = pool or Pool()
     devices: Any = SimpleNamespace(all=[], forget=lambda number: None)
     readers: Any = None
-    options = WorkshopOptions(
-        batch_size=8, control_device="auto", device_threads=1, space_timeout=space
-    )
+    options = WorkshopOptions(control_device="auto", device_threads=1, space_timeout=space)
     made = Workshop(
         readers,
         workers,

@@ -108,7 +108,7 @@ def event_of(task: Any) -> str:
             return f"read {window.index}"
         case DrawMap(window, key):
             return f"map {window.index} {key}"
-        case TranslateWindow(job, window):
+        case TranslateWindow(job, window=window):
             return f"translate {job} {window.index}"
         case PropagateSegment(window, segment):
             return f"propagate {window.index} {segment}"

@@ -13,11 +13,13 @@ from daemon.readers import Readers
 from daemon.workers import WorkerDied, WorkerTimeout
 from fresco_core.errors import ClipError
 from io_pipeline.blocks import Block, BlockError
+from io_pipeline.options import KeyFrameOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.tasks import OpenClip, PlanClip, ReadWindow
 from io_pipeline.window import Window, windows
 
 DEATH = WorkerDied("killed by SIGABRT")
+OPTIONS = KeyFrameOptions(5, 5, 3, 64)
 HANG = WorkerTimeout("decode made no progress in 60 s")
 
 
@@ -108,7 +110,7 @@ class TestPlan:
 
         async def test() -> None:
             async with rig.open() as reader:
-                got.append(await reader.plan())
+                got.append(await reader.plan(OPTIONS))
 
         run(test())
         return got[0]
@@ -159,7 +161,7 @@ class TestRead:
 
         async def test() -> None:
             async with rig.open() as reader:
-                plan = await reader.plan()
+                plan = await reader.plan(OPTIONS)
                 FakeWorker.tasks.clear()
                 for index in indices:
                     window = rig.windows[index]
@@ -206,7 +208,7 @@ class TestProcesses:
         async def test() -> None:
             for _ in range(3):
                 async with rig.open() as reader:
-                    await reader.plan()
+                    await reader.plan(OPTIONS)
             (worker,) = rig.readers.workers
             assert worker.starts == 1
             await rig.readers.close()
@@ -217,7 +219,7 @@ class TestProcesses:
     def test_clips_that_are_open_have_one_each(self, rig: Rig) -> None:
         async def test() -> None:
             async with rig.open() as one, rig.open() as other:
-                await asyncio.gather(one.plan(), other.plan())
+                await asyncio.gather(one.plan(OPTIONS), other.plan(OPTIONS))
             assert [worker.name for worker in rig.readers.workers] == ["reader 1", "reader 2"]
 
         run(test())
@@ -227,11 +229,11 @@ class TestProcesses:
 
         async def test() -> None:
             async with rig.open() as reader:
-                await reader.plan()
+                await reader.plan(OPTIONS)
             worker: Any = rig.readers.workers[0]
             worker.busy = True
             async with rig.open() as reader:
-                await reader.plan()
+                await reader.plan(OPTIONS)
             worker.busy = False
             async with rig.open(), rig.open():
                 pass

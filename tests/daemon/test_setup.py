@@ -67,10 +67,8 @@ def test_open_files_are_what_the_system_allows() -> None:
 
 
 def test_options() -> None:
-    options = workshop(
-        "cpu", key_frames__batch_size=5, control__device="gpu", timeouts__space=7
-    ).options
-    assert (options.batch_size, options.control_device, options.space_timeout) == (5, "gpu", 7)
+    options = workshop("cpu", control__device="gpu", timeouts__space=7).options
+    assert (options.control_device, options.space_timeout) == ("gpu", 7)
 
 
 def test_every_phase_has_its_deadline() -> None:

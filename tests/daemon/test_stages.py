@@ -16,7 +16,9 @@ from daemon.settings import Propagation, Settings
 from daemon.stages import (
     DeviceError,
     choose_devices,
+    key_frame_options,
     make_stages,
+    map_options,
     propagation_options,
     translation_options,
     visible_gpus,
@@ -25,6 +27,7 @@ from daemon.weights import model_sources
 from fresco_core.errors import ConfigError
 from fresco_core.options import TranslationOptions
 from fresco_core.propagation import PropagationOptions
+from io_pipeline.options import KeyFrameOptions, MapOptions
 
 
 def settings(**values: object) -> Settings:
@@ -87,6 +90,20 @@ def test_nested_options() -> None:
 
 def test_added_prompt_is_set_off_by_commas() -> None:
     assert translation_options(settings(prompts__added="sharp")).added_prompt == ", sharp, "
+
+
+def test_options_of_key_frames_and_maps() -> None:
+    changed = settings(
+        key_frames__min_interval=3,
+        key_frames__max_interval=9,
+        key_frames__batch_size=4,
+        key_frames__resolution=128,
+        clips__on_truncated="fail",
+        control__canny_low=7,
+        control__canny_high=8,
+    )
+    assert key_frame_options(changed) == KeyFrameOptions(3, 9, 4, 128, "fail")
+    assert map_options(changed) == MapOptions(7, 8)
 
 
 class TestModelSources:
@@ -202,12 +219,7 @@ class TestStages:
         assert (made.cpu.detector is not None) == by_cpu
         detector = made.device("cpu").detector
         assert (detector is not None) == by_device
-        assert (made.cpu.detector or detector) == {
-            "kind": "depth",
-            "source": None,
-            "canny_low": 50,
-            "canny_high": 100,
-        }
+        assert (made.cpu.detector or detector) == {"kind": "depth", "source": None}
 
     def test_nobody_draws_without_control(self) -> None:
         made = make_stages(settings(control__enabled=False), asked(0))

@@ -21,6 +21,7 @@ from daemon.workers import Worker, WorkerDied, WorkerTimeout
 from fresco_core.errors import ClipError
 from fresco_core.keyframes import resize_frame
 from io_pipeline.blocks import Block
+from io_pipeline.options import KeyFrameOptions
 from io_pipeline.reading import ReaderStage
 from io_pipeline.tasks import PlanClip, ReadWindow
 from io_pipeline.window import windows
@@ -30,7 +31,8 @@ from tests.io_pipeline.media import difference, flip_bytes, make_clip, read
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("decord") is None, reason="decord is not installed"
 )
-STAGE = ReaderStage(3, 3, 4, 64, "warn", 8192 * 8192)
+STAGE = ReaderStage(8192 * 8192)
+OPTIONS = KeyFrameOptions(3, 3, 4, 64)
 # Seconds; loading takes longer than a frame.
 DEADLINES = {"start": 60.0, "load": 60.0, "task": 60.0, "decode": 2.0}
 OTHER = {"pyav": "decord", "decord": "pyav"}
@@ -96,7 +98,7 @@ class TestBroken:
 
         async def test() -> None:
             async with broken.open(clip) as reader:
-                plan = await reader.plan()
+                plan = await reader.plan(OPTIONS)
                 assert (plan.info.engine, plan.info.frame_count) == ("decord", FRAMES)
                 assert "decord alone" in plan.info.warnings[0]
                 assert difference(await frames_of(reader, plan), np.array(read(clip))) < 2.5
@@ -110,7 +112,7 @@ class TestBroken:
 
         async def test() -> None:
             async with broken.open(clip) as reader:
-                plan = await reader.plan()
+                plan = await reader.plan(OPTIONS)
                 assert (plan.info.engine, plan.info.warnings) == (decoder, ())
                 broken.now()
                 found, expected = await frames_of(reader, plan), np.array(read(clip))
@@ -128,10 +130,10 @@ class TestBroken:
         async def test() -> None:
             async with broken.open(clip) as reader:
                 with pytest.raises(ClipError, match=r"a\.mp4: no decoder can read it"):
-                    await reader.plan()
+                    await reader.plan(OPTIONS)
             broken.mended()
             async with broken.open(clip) as reader:
-                plan = await reader.plan()
+                plan = await reader.plan(OPTIONS)
                 assert np.array_equal(await frames_of(reader, plan), read(clip))
 
         broken.play(test)
@@ -150,9 +152,9 @@ def test_only_the_broken_process_ends(tmp_path: Path, clip: Path) -> None:
             await asyncio.gather(bad.start(), good.start())
             before = good.pid
             with pytest.raises(WorkerTimeout, match="decode made no progress"):
-                await bad.run(PlanClip(clip, "auto"))
+                await bad.run(PlanClip(clip, "auto", OPTIONS))
             assert not bad.alive
-            plan = await good.run(PlanClip(clip, "auto"))
+            plan = await good.run(PlanClip(clip, "auto", OPTIONS))
             window = next(windows(plan, steps=1, control=False, flows=False))
             with Block.create(window.layout()) as block:
                 await good.run(ReadWindow(window), (block,))
@@ -172,7 +174,7 @@ def test_an_abort_says_so(tmp_path: Path, clip: Path) -> None:
         try:
             await worker.start()
             with pytest.raises(WorkerDied, match="SIGABRT"):
-                await worker.run(PlanClip(clip, "auto"))
+                await worker.run(PlanClip(clip, "auto", OPTIONS))
         finally:
             await worker.stop()
 
@@ -189,8 +191,8 @@ def test_a_damaged_clip_costs_no_process(tmp_path: Path, clip: Path) -> None:
             await worker.start()
             before = worker.pid
             with pytest.raises(ClipError, match=r"b\.mp4: damaged near frame"):
-                await worker.run(PlanClip(damaged, "auto"))
-            assert (await worker.run(PlanClip(clip, "auto"))).info.frame_count == FRAMES
+                await worker.run(PlanClip(damaged, "auto", OPTIONS))
+            assert (await worker.run(PlanClip(clip, "auto", OPTIONS))).info.frame_count == FRAMES
             assert worker.pid == before
         finally:
             await worker.stop()
@@ -211,7 +213,7 @@ def test_any_size_and_length(
     path = tmp_path_factory.mktemp("clip") / "a.mp4"
     make_clip(path, width=width, height=height, frames=frames)
     reader = STAGE.load(Silent())
-    plan = reader(PlanClip(path, "auto"), (), Silent())
+    plan = reader(PlanClip(path, "auto", OPTIONS), (), Silent())
     found = []
     for window in windows(plan, steps=1, control=False, flows=False):
         with Block.create(window.layout()) as block:

@@ -11,6 +11,7 @@ from fresco_core.options import TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
 from io_pipeline import checkpoint
 from io_pipeline.device_stage import DeviceStage
+from io_pipeline.options import MapOptions
 from io_pipeline.prompt import Prompt
 from io_pipeline.tasks import TranslateWindow
 from io_pipeline.translate import Translate
@@ -37,7 +38,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> DeviceStage:
         device="cuda:0",
         dtype="auto",
         models=models,
-        options=STEADY,
         flow="dis",
         flow_weights=None,
         detector={"kind": "canny"},
@@ -47,7 +47,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> DeviceStage:
 
 def task_of(window: Window, file: Path | None = None) -> TranslateWindow:
     maps = (BY_DEVICE,) * len(window.key_numbers)
-    return TranslateWindow("a", window, Prompt("a car"), maps, 5, file)
+    return TranslateWindow("a", "", window, Prompt("a car"), maps, 5, file, STEADY, MapOptions())
 
 
 def test_another_process_goes_on_from_the_checkpoint(stage: DeviceStage, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from fresco_core import hub
 from fresco_core.errors import ModelsError
 from io_pipeline.control_maps import WEIGHTS, _detect_depth, find_detector, load_detector
+from io_pipeline.options import MapOptions
 
 
 def picture(rows: int, columns: int) -> np.ndarray:
@@ -38,15 +39,15 @@ def hed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_canny_is_opencvs_on_the_colour_frame() -> None:
     frame = picture(64, 96)
-    assert np.array_equal(load_detector("canny")(frame), cv2.Canny(frame, 50, 100))
-    other = load_detector("canny", canny_low=10, canny_high=20)(frame)
+    assert np.array_equal(load_detector("canny")(frame, MapOptions()), cv2.Canny(frame, 50, 100))
+    other = load_detector("canny")(frame, MapOptions(10, 20))
     assert np.array_equal(other, cv2.Canny(frame, 10, 20))
     assert other.sum() > cv2.Canny(frame, 50, 100).sum()
 
 
 @pytest.mark.parametrize("size", [(64, 128), (192, 64), (239, 427), (17, 70)])
 def test_hed_has_the_frames_size_whatever_it_is(hed_folder: Path, size: tuple[int, int]) -> None:
-    edges = load_detector("hed", source=str(hed_folder))(picture(*size))
+    edges = load_detector("hed", source=str(hed_folder))(picture(*size), MapOptions())
     assert edges.shape == size
     assert edges.dtype == np.uint8
     assert edges.flags.c_contiguous
@@ -56,8 +57,8 @@ def test_hed_loads_from_a_file_of_any_name(hed_folder: Path, tmp_path: Path) -> 
     path = tmp_path / "edges.pth"
     path.write_bytes((hed_folder / WEIGHTS["hed"]).read_bytes())
     frame = picture(64, 64)
-    expected = load_detector("hed", source=str(hed_folder))(frame)
-    assert np.array_equal(load_detector("hed", source=str(path))(frame), expected)
+    expected = load_detector("hed", source=str(hed_folder))(frame, MapOptions())
+    assert np.array_equal(load_detector("hed", source=str(path))(frame, MapOptions()), expected)
 
 
 def test_hed_agrees_with_the_reference(reference_dir: Path, tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_hed_agrees_with_the_reference(reference_dir: Path, tmp_path: Path) -> N
         state[name] = drawn * multipliers.get(name, 1) + offsets.get(name, 0)
     torch.save(state, tmp_path / WEIGHTS["hed"])
     with np.load(reference_dir / "hed.npz") as case:
-        edges = load_detector("hed", source=str(tmp_path))(case["frame"])
+        edges = load_detector("hed", source=str(tmp_path))(case["frame"], MapOptions())
         assert np.abs(edges.astype(int) - case["edge"].astype(int)).max() <= 1
 
 
@@ -107,8 +108,8 @@ def depth_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_depth_has_the_frames_size_and_the_whole_range(depth_folder: Path) -> None:
-    detect = load_detector("depth", source=str(depth_folder))
-    depth = detect(picture(64, 100))
+    draw = load_detector("depth", source=str(depth_folder))
+    depth = draw(picture(64, 100), MapOptions())
     assert depth.shape == (64, 100)
     assert depth.dtype == np.uint8
     assert (depth.min(), depth.max()) == (0, 255)
@@ -162,7 +163,7 @@ def test_depth_without_relief_is_black() -> None:
     def flat(frames: torch.Tensor) -> torch.Tensor:
         return torch.full((1, *frames.shape[-2:]), 3.0)
 
-    depth = _detect_depth(flat, torch.device("cpu"), picture(64, 100))
+    depth = _detect_depth(flat, "cpu", picture(64, 100), MapOptions())
     assert depth.shape == (64, 100)
     assert not depth.any()
 

@@ -15,6 +15,7 @@ from fresco_core.keyframes import Batch
 from fresco_core.propagation import PropagationOptions
 from io_pipeline import checkpoint, publish
 from io_pipeline.cpu_stage import CpuStage, CpuTasks
+from io_pipeline.options import MapOptions
 from io_pipeline.propagate import Propagate
 from io_pipeline.tasks import (
     DrawMap,
@@ -29,21 +30,20 @@ from io_pipeline.window import BY_CPU, BY_DEVICE
 from tests.io_pipeline.windows import Reports, clip, cut_clip, read
 
 QUICK = PropagationOptions(votes=2, sweeps=1)
-CANNY = {"kind": "canny", "canny_low": 50, "canny_high": 100}
 FRAMES = clip(6)
 
 
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> CpuTasks:
     monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)  # of this process, not a worker's
-    return pickle.loads(pickle.dumps(CpuStage(CANNY, QUICK))).load(Reports())
+    return pickle.loads(pickle.dumps(CpuStage({"kind": "canny"}))).load(Reports())
 
 
 def test_draws_one_map(tasks: CpuTasks) -> None:
     (window,) = cut_clip((0, 2, 5), 5)
     block, reports = read(window, FRAMES), Reports()
-    assert tasks(DrawMap(window, 1), (block,), reports) is None
-    assert np.array_equal(block["controls"][BY_CPU, 1], cv2.Canny(FRAMES[2], 50, 100))
+    assert tasks(DrawMap(window, 1, MapOptions(10, 20)), (block,), reports) is None
+    assert np.array_equal(block["controls"][BY_CPU, 1], cv2.Canny(FRAMES[2], 10, 20))
     assert not block["controls"][BY_CPU, ::2].any()
     assert not block["controls"][BY_DEVICE].any()
     assert ("map", 0, 1) in reports
@@ -54,8 +54,8 @@ def test_propagates_a_segment(tasks: CpuTasks) -> None:
     blocks = [read(window, FRAMES) for _ in range(2)]
     for block in blocks:
         block["keys"][1:] = 255 - FRAMES[[0, 2, 5]]
-    tasks(PropagateSegment(window, 1), (blocks[0],), Reports())
-    Propagate(QUICK)(window, 1, blocks[1], Reports())
+    tasks(PropagateSegment(window, 1, QUICK), (blocks[0],), Reports())
+    Propagate()(window, 1, QUICK, blocks[1], Reports())
     assert blocks[0]["results"].any()
     assert np.array_equal(blocks[0]["results"], blocks[1]["results"])
 
@@ -103,16 +103,16 @@ def test_loads_only_what_is_needed() -> None:
     """Of what is heavy, drawing canny maps and publishing need nothing."""
     program = """
 import sys
-from fresco_core.propagation import PropagationOptions
 from io_pipeline.cpu_stage import CpuStage
+from io_pipeline.options import MapOptions
 from io_pipeline.tasks import DrawMap
 from io_pipeline.window import Window
 from io_pipeline import publish, checkpoint
 import numpy as np
-tasks = CpuStage({"kind": "canny"}, PropagationOptions()).load(lambda *_: None)
+tasks = CpuStage({"kind": "canny"}).load(lambda *_: None)
 window = Window(0, 1, 0, (0,), 64, 64, 1, True, False)
 block = {"frames": np.zeros((1, 64, 64, 3), np.uint8), "controls": np.zeros((2, 1, 64, 64))}
-tasks(DrawMap(window, 0), (block,), lambda *_: None)
+tasks(DrawMap(window, 0, MapOptions()), (block,), lambda *_: None)
 assert not {"torch", "numba", "scipy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -14,6 +14,7 @@ from fresco_core.errors import ModelsError
 from fresco_core.options import TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
 from io_pipeline.device_stage import DeviceStage, choose_dtype
+from io_pipeline.options import MapOptions
 from io_pipeline.prompt import Prompt
 from io_pipeline.tasks import TranslateWindow
 from io_pipeline.window import BY_DEVICE
@@ -33,7 +34,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeviceStage:
             "controlnet": str(controlnet),
             "base_config": None,
         },
-        options=TranslationOptions(steps=2, warmup_steps=1, feature_optimization=False),
         flow="dis",
         flow_weights=None,
         detector={"kind": "canny"},
@@ -48,7 +48,9 @@ def test_loads_and_translates(stage: DeviceStage) -> None:
     assert reports == [("load", n, 3) for n in range(4)]
     (window,) = cut_clip((0, 1), 5, steps=1)
     block = read(window, clip(2))
-    task = TranslateWindow("a", window, Prompt("a car"), (BY_DEVICE,) * 2, 5, None)
+    options = TranslationOptions(steps=2, warmup_steps=1, feature_optimization=False)
+    maps = (BY_DEVICE,) * 2
+    task = TranslateWindow("a", "", window, Prompt("a car"), maps, 5, None, options, MapOptions())
     translate(task, (block,), reports)
     assert block["keys"][1:].std() > 0
 

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -6,14 +7,12 @@ import pytest
 
 from fresco_core.errors import ClipError
 from fresco_core.keyframes import resize_frame
+from io_pipeline.options import KeyFrameOptions
 from io_pipeline.prepare import Prepare
 from io_pipeline.window import windows
 from tests.io_pipeline.media import make_clip, read
 
-
-def prepare(**changes) -> Prepare:
-    settings = {"min_interval": 3, "max_interval": 3, "batch_size": 4, "resolution": 64}
-    return Prepare(**settings | changes)
+OPTIONS = KeyFrameOptions(3, 3, 4, 64)
 
 
 def windows_of(plan):
@@ -37,8 +36,8 @@ def filled(stage, plan, chosen=slice(None)):
 @pytest.mark.parametrize(("width", "height"), [(96, 80), (32, 40), (64, 64)])
 def test_windows_hold_the_resized_frames_and_share_one(tmp_path, width, height):
     clip = make_clip(tmp_path / "clip.mp4", frames=20, width=width, height=height)
-    stage = prepare()
-    plan = stage.plan(clip)
+    stage = Prepare()
+    plan = stage.plan(clip, OPTIONS)
     assert plan.working_size == (64, 64)
     assert plan.key_numbers == (0, 3, 6, 9, 12, 15, 18, 19)
     expected = [resize_frame(frame, 64) for frame in read(clip)]
@@ -53,8 +52,8 @@ def test_windows_hold_the_resized_frames_and_share_one(tmp_path, width, height):
 
 @pytest.mark.parametrize("chosen", [slice(1, None), slice(2, 3), slice(0, None, 2)])
 def test_windows_that_are_not_wanted_are_passed_over(tmp_path, monkeypatch, chosen):
-    stage = prepare()
-    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=30, width=96, height=80))
+    stage = Prepare()
+    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=30, width=96, height=80), OPTIONS)
     assert len(windows_of(plan)) >= 4
     wanted = filled(stage, plan)[chosen]
     resized = []
@@ -66,8 +65,8 @@ def test_windows_that_are_not_wanted_are_passed_over(tmp_path, monkeypatch, chos
 
 
 def test_a_window_that_lies_behind_is_not_read(tmp_path):
-    stage = prepare()
-    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20))
+    stage = Prepare()
+    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20), OPTIONS)
     first, second, *_ = windows_of(plan)
     with stage.windows(plan) as reader:
         reader.read(second, empty(second))
@@ -76,8 +75,8 @@ def test_a_window_that_lies_behind_is_not_read(tmp_path):
 
 
 def test_frames_must_fit_into_the_array(tmp_path):
-    stage = prepare()
-    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20))
+    stage = Prepare()
+    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20), OPTIONS)
     first = windows_of(plan)[0]
     with stage.windows(plan) as reader:
         with pytest.raises(ValueError, match="frames for an array of"):
@@ -90,8 +89,8 @@ def test_frames_must_fit_into_the_array(tmp_path):
 @pytest.mark.parametrize("maximum", [3, 6])
 def test_short_clips(tmp_path, frames, maximum):
     clip = make_clip(tmp_path / "clip.mp4", frames=frames)
-    stage = prepare(max_interval=maximum)
-    plan = stage.plan(clip)
+    stage = Prepare()
+    plan = stage.plan(clip, replace(OPTIONS, max_interval=maximum))
     assert plan.key_numbers[0] == 0
     assert plan.key_numbers[-1] == frames - 1
     last = windows_of(plan)[-1]
@@ -100,7 +99,7 @@ def test_short_clips(tmp_path, frames, maximum):
 
 def test_adaptive_key_frames_follow_the_picture(tmp_path):
     clip = make_clip(tmp_path / "clip.mp4", frames=30)
-    plan = prepare(min_interval=4, max_interval=12).plan(clip)
+    plan = Prepare().plan(clip, KeyFrameOptions(4, 12, 4, 64))
     gaps = np.diff(plan.key_numbers)
     assert (gaps >= 4).all()
     assert (gaps <= 12).all()
@@ -108,8 +107,9 @@ def test_adaptive_key_frames_follow_the_picture(tmp_path):
 
 def test_progress_counts_frames(tmp_path):
     seen = []
-    stage = prepare()
-    plan = stage.plan(make_clip(tmp_path / "clip.mp4", frames=20), on_frame=seen.append)
+    stage = Prepare()
+    clip = make_clip(tmp_path / "clip.mp4", frames=20)
+    plan = stage.plan(clip, OPTIONS, on_frame=seen.append)
     assert seen == list(range(20))
     seen.clear()
     with stage.windows(plan) as reader:
@@ -120,9 +120,9 @@ def test_progress_counts_frames(tmp_path):
 
 
 def test_a_clip_that_shrank_is_told(tmp_path):
-    stage = prepare()
+    stage = Prepare()
     clip = make_clip(tmp_path / "clip.mp4", frames=20)
-    plan = stage.plan(clip)
+    plan = stage.plan(clip, OPTIONS)
     make_clip(clip, frames=10)
     with pytest.raises(ClipError, match="changed while it was read"):
         filled(stage, plan)
@@ -138,24 +138,24 @@ def test_a_strip_that_resizing_makes_too_large_is_refused(
     tmp_path, monkeypatch, resolution, adaptive, becomes
 ):
     clip = make_clip(tmp_path / "strip.mp4", frames=3, width=512, height=16)
-    changes = {"resolution": resolution, "max_interval": 6 if adaptive else 3}
+    options = replace(OPTIONS, resolution=resolution, max_interval=6 if adaptive else 3)
     width, height = map(int, becomes.split("x"))
-    stage = prepare(max_pixels=width * height - 1, **changes)
+    stage = Prepare(max_pixels=width * height - 1)
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "resize", None)  # refused before anything is resized
         remedy = r"strip\.mp4: .*limits\.max_pixels.*key_frames\.resolution"
         with pytest.raises(ClipError, match=remedy) as refusal:
-            stage.plan(clip)
+            stage.plan(clip, options)
     assert f"512x16 would become {becomes}, more than" in str(refusal.value)
-    assert prepare(max_pixels=width * height, **changes).plan(clip).info.frame_count == 3
+    assert Prepare(max_pixels=width * height).plan(clip, options).info.frame_count == 3
 
 
 def test_only_sizes_that_are_needed_count(tmp_path):
     clip = make_clip(tmp_path / "strip.mp4", frames=3, width=512, height=16)
-    assert prepare(max_pixels=64 * 2048).plan(clip).working_size == (64, 2048)
+    assert Prepare(max_pixels=64 * 2048).plan(clip, OPTIONS).working_size == (64, 2048)
 
 
 def test_a_clip_that_is_none_is_refused(tmp_path):
     (tmp_path / "clip.mp4").write_text("not a video")
     with pytest.raises(ClipError, match=r"clip\.mp4"):
-        prepare().plan(tmp_path / "clip.mp4")
+        Prepare().plan(tmp_path / "clip.mp4", OPTIONS)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,11 @@ def test_name_with_odd_bytes(tmp_path: Path) -> None:
     with pytest.raises(ClipError) as error:
         read_prompt(tmp_path / "b\udcff.txt")
     str(error.value).encode()  # can be shown
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(ClipError, match="prompt cannot be read: it is no regular file"):
+            read_prompt(path)

@@ -33,7 +33,7 @@ def translated(window: Window) -> Block:
 
 def done(window: Window, segment: int, block: Block | None = None) -> tuple[Block, Reports]:
     block, reports = block or translated(window), Reports()
-    Propagate(QUICK)(window, segment, block, reports)
+    Propagate()(window, segment, QUICK, block, reports)
     return block, reports
 
 
@@ -116,7 +116,8 @@ from io_pipeline.window import Window
 import numpy as np
 block = {name: np.zeros((4, 32, 32, 3), np.uint8) for name in ("frames", "keys", "results")}
 window = Window(0, 1, 0, (0, 3), 32, 32, 1, False, False)
-Propagate(PropagationOptions(votes=1, sweeps=1))(window, 0, block, lambda *_: None)
+options = PropagationOptions(votes=1, sweeps=1)
+Propagate()(window, 0, options, block, lambda *_: None)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -13,13 +13,15 @@ import pytest
 
 from fresco_core.errors import ClipError
 from io_pipeline.blocks import Block
+from io_pipeline.options import KeyFrameOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.reading import Reader, ReaderStage
 from io_pipeline.tasks import ClipSize, MeasureClip, OpenClip, PlanClip, ReadWindow
 from io_pipeline.window import Window, windows
 from tests.io_pipeline.media import cut, make_clip, read
 
-STAGE = ReaderStage(3, 3, 4, 64, "warn", 8192 * 8192)
+STAGE = ReaderStage(8192 * 8192)
+OPTIONS = KeyFrameOptions(3, 3, 4, 64)
 
 
 class Reports(list[tuple[str, int, int]]):
@@ -44,7 +46,7 @@ def frames_of(reader: Reader, window: Window) -> Any:
 
 def test_plans_and_reads_a_clip(tmp_path: Path, reader: Reader) -> None:
     clip = make_clip(tmp_path / "a.mp4", frames=20)
-    plan = reader(PlanClip(clip, "auto"), (), Reports())
+    plan = reader(PlanClip(clip, "auto", OPTIONS), (), Reports())
     assert pickle.loads(pickle.dumps(plan)) == plan
     found = [frames_of(reader, window)[window.new_frames] for window in windows_of(plan)]
     assert np.array_equal(np.concatenate(found), read(clip))
@@ -53,7 +55,7 @@ def test_plans_and_reads_a_clip(tmp_path: Path, reader: Reader) -> None:
 @pytest.mark.parametrize("index", [0, 1, -1])
 def test_another_reader_goes_on(tmp_path: Path, reader: Reader, index: int) -> None:
     clip = make_clip(tmp_path / "a.mp4", frames=20)
-    plan = reader(PlanClip(clip, "auto"), (), Reports())
+    plan = reader(PlanClip(clip, "auto", OPTIONS), (), Reports())
     window = windows_of(plan)[index]
     other, reports = STAGE.load(Reports()), Reports()
     other(OpenClip(plan, window.index), (), reports)
@@ -65,7 +67,7 @@ def test_another_reader_goes_on(tmp_path: Path, reader: Reader, index: int) -> N
 def test_takes_one_clip_after_another(tmp_path: Path, reader: Reader) -> None:
     for frames in (5, 9):
         clip = make_clip(tmp_path / f"{frames}.mp4", frames=frames)
-        plan = reader(PlanClip(clip, "auto"), (), Reports())
+        plan = reader(PlanClip(clip, "auto", OPTIONS), (), Reports())
         assert plan.info.frame_count == frames
         frames_of(reader, windows_of(plan)[0])
 
@@ -74,7 +76,7 @@ def test_window_that_had_no_memory_is_read_later(
     tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = make_clip(tmp_path / "a.mp4", frames=9)
-    window = windows_of(reader(PlanClip(clip, "auto"), (), Reports()))[0]
+    window = windows_of(reader(PlanClip(clip, "auto", OPTIONS), (), Reports()))[0]
 
     def full(block: Block) -> None:
         raise MemoryError
@@ -91,7 +93,9 @@ def test_files_are_closed_with_the_last_window(tmp_path: Path, reader: Reader) -
         return sum(path.resolve().is_relative_to(tmp_path) for path in descriptors.iterdir())
 
     descriptors = Path("/proc/self/fd")
-    plan = reader(PlanClip(make_clip(tmp_path / "a.mp4", frames=20), "auto"), (), Reports())
+    plan = reader(
+        PlanClip(make_clip(tmp_path / "a.mp4", frames=20), "auto", OPTIONS), (), Reports()
+    )
     *most, last = windows_of(plan)
     for window in most:
         frames_of(reader, window)
@@ -107,7 +111,7 @@ def test_progress_comes_often_but_not_for_every_frame(
     now = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(now) * 0.1)
     reports = Reports()
-    reader(PlanClip(clip, "auto"), (), reports)
+    reader(PlanClip(clip, "auto", OPTIONS), (), reports)
     assert reports[0] == ("decode", 0, 0)
     done = [number for _, number, _ in reports]
     assert done == sorted(done)
@@ -116,7 +120,9 @@ def test_progress_comes_often_but_not_for_every_frame(
 
 
 def test_a_window_that_was_read_is_reported(tmp_path: Path, reader: Reader) -> None:
-    plan = reader(PlanClip(make_clip(tmp_path / "a.mp4", frames=20), "auto"), (), Reports())
+    plan = reader(
+        PlanClip(make_clip(tmp_path / "a.mp4", frames=20), "auto", OPTIONS), (), Reports()
+    )
     for window in windows_of(plan):
         reports = Reports()
         with Block.create(window.layout()) as block:
@@ -150,9 +156,9 @@ class TestMeasure:
 
 def test_mistakes_are_told(tmp_path: Path, reader: Reader) -> None:
     clip = make_clip(tmp_path / "a.mp4", frames=20)
-    window = windows_of(reader(PlanClip(clip, "auto"), (), Reports()))[0]
+    window = windows_of(reader(PlanClip(clip, "auto", OPTIONS), (), Reports()))[0]
     with pytest.raises(ClipError, match=r"b\.mp4: cannot be read"):
-        reader(PlanClip(tmp_path / "b.mp4", "auto"), (), Reports())
+        reader(PlanClip(tmp_path / "b.mp4", "auto", OPTIONS), (), Reports())
     with pytest.raises(ValueError, match="no clip is open"):
         frames_of(reader, window)
     with pytest.raises(TypeError, match="no task for a reader"):

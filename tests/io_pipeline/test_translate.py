@@ -19,6 +19,7 @@ from fresco_core.tiny_model import make_tiny_model
 from fresco_core.translator import FrescoTranslator
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
+from io_pipeline.options import MapOptions
 from io_pipeline.prompt import Prompt
 from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
 from io_pipeline.translate import FLOW_PAIRS, Translate, cut
@@ -33,6 +34,7 @@ OPTIONS = TranslationOptions(
     smoothing_begin=0.5,
     optimization=OptimizationOptions(iterations=1),
 )
+MAP_OPTIONS = MapOptions()
 PROMPT = Prompt("a car")
 KEYS = (0, 2, 4, 5, 7, 9, 10, 12, 13)
 FRAMES = clip(14)
@@ -56,15 +58,15 @@ def translator(folders: tuple[Path, Path]) -> FrescoTranslator:
     return new_translator(folders)
 
 
-def canny(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.Canny(frame_HWC, 50, 100), np.uint8)
+def canny(frame_HWC: NDArray[np.uint8], options: MapOptions = MAP_OPTIONS) -> NDArray[np.uint8]:
+    return np.asarray(cv2.Canny(frame_HWC, options.canny_low, options.canny_high), np.uint8)
 
 
 def task_of(
     window: Window, batch_size: int = 5, file: Path | None = None, job: str = "a"
 ) -> TranslateWindow:
     maps = (BY_DEVICE,) * len(window.key_numbers) if window.control else ()
-    return TranslateWindow(job, window, PROMPT, maps, batch_size, file)
+    return TranslateWindow(job, "", window, PROMPT, maps, batch_size, file, OPTIONS, MAP_OPTIONS)
 
 
 def directly(translator: FrescoTranslator, batches: tuple[Batch, ...]) -> NDArray[np.uint8]:
