@@ -1,0 +1,153 @@
+"""What lies in a folder: which names are clips, which file belongs to which, in which order."""
+
+import fnmatch
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.jobs import Job
+
+CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv"})
+PROMPT_SUFFIX = ".txt"
+SETTINGS_SUFFIX = ".toml"
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """What a run is given: pairs, clips without a prompt, and what looks like a clip only."""
+
+    jobs: tuple[Job, ...]
+    without_prompt: tuple[Path, ...]
+    not_files: tuple[Path, ...]
+
+
+def scan(clips: Path, prompts: Path, output: Path) -> FolderScan:
+    """Pair every clip in ``clips`` with the ``.txt`` of the same stem in ``prompts``.
+
+    Clips come in natural order (``2`` before ``10``). Hidden files are left out; links are
+    followed. ``<stem>.toml`` beside the clip goes with it. A result folder is named by the clip's
+    stem. Of several clips with one stem that goes to the clip that has it in ``output`` already,
+    else to the first; the others' folders are named by their whole file names.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    prompt_files = _by_stem(prompts, PROMPT_SUFFIX)
+    settings_files = _by_stem(clips, SETTINGS_SUFFIX)
+    pairs: list[tuple[Path, Path]] = []
+    without_prompt: list[Path] = []
+    not_files: list[Path] = []
+    for path in _entries(clips, CLIP_SUFFIXES):
+        if not path.is_file():  # a folder, a FIFO, a broken link
+            not_files.append(path)
+            continue
+        prompt_file = _beside(path, prompt_files)
+        if prompt_file is None:
+            without_prompt.append(path)
+            continue
+        pairs.append((path, prompt_file))
+    names = _result_names([path for path, _ in pairs], output)
+    jobs = tuple(
+        Job(*pair, name, settings_file=_beside(pair[0], settings_files))
+        for pair, name in zip(pairs, names, strict=True)
+    )
+    return FolderScan(jobs, tuple(without_prompt), tuple(not_files))
+
+
+def _result_names(clips: Sequence[Path], output: Path) -> list[str]:
+    files_of = defaultdict(list)
+    for path in clips:
+        files_of[path.stem].append(path.name)
+    holder = {stem: _holder(output / stem) for stem, files in files_of.items() if len(files) > 1}
+    names: dict[str, None] = {}  # in order
+    for path in clips:
+        held = holder.get(path.stem)
+        others = held in files_of[path.stem] and held != path.name
+        names[path.name if others or path.stem in names else path.stem] = None
+    return list(names)
+
+
+def _holder(folder: Path) -> str | None:
+    """File name of the clip that a result was made from; None where there is no result."""
+    from io_pipeline.publish import read_manifest  # imports OpenCV and PyAV
+
+    clip = (read_manifest(folder) or {}).get("clip")
+    file = clip.get("file") if isinstance(clip, dict) else None
+    return file if isinstance(file, str) else None
+
+
+def _by_stem(folder: Path, suffix: str) -> dict[str, list[Path]]:
+    found = defaultdict(list)
+    for path in _entries(folder, frozenset({suffix})):
+        if path.is_file():
+            found[composed(path.stem)].append(path)
+    return found
+
+
+def _beside(clip: Path, files: dict[str, list[Path]]) -> Path | None:
+    found = {path.name: path for path in files.get(composed(clip.stem), ())}
+    name = best_match(clip.stem, found)
+    return None if name is None else found[name]
+
+
+def _entries(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if suffix_of(entry.name) in suffixes]
+    return [folder / name for name in sorted(names, key=natural_order) if not is_hidden(name)]
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def natural_order(name: str) -> tuple[list[int | str], str]:
+    """Sort key in which numbers count by value, so that ``clip2`` comes before ``clip10``."""
+    parts = re.split("([0-9]+)", name.casefold())
+    # Text and numbers alternate, so a number is never compared with text.
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+def suffix_of(name: str) -> str:
+    """The suffix in lower case, with its dot; "" where the name has none."""
+    stem, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if stem and dot else ""
+
+
+def stem_of(name: str) -> str:
+    """The name without its suffix."""
+    return name.rpartition(".")[0] or name
+
+
+def composed(stem: str) -> str:
+    """By which files find each other.
+
+    Some systems store an accented letter as one character, others as two.
+    """
+    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+
+
+def best_match(stem: str, names: Iterable[str]) -> str | None:
+    """Of names with an equal composed stem the one that belongs to a clip; None: there is none.
+
+    That is one with exactly the clip's stem, where there is one; of several, the last.
+    """
+    return max(names, key=lambda name: (stem_of(name) == stem, natural_order(name)), default=None)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether its name begins with a dot."""
+    return name.startswith(".")
+
+
+class Ignored:
+    """Names that are left alone: hidden ones, and those that one of the patterns describes."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        # One expression: several patterns would be tried one by one, for thousands of names.
+        self._pattern = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")
+
+    def __contains__(self, name: str) -> bool:
+        return is_hidden(name) or self._pattern.match(name) is not None
