@@ -40,7 +40,7 @@ class Action(StrEnum):
     SERVICE_RESUMED = "service.resumed", "Jobs are taken again."
     SERVICE_DRAINING = "service.draining", "What runs is finished; nothing new is begun."
     SERVICE_STOPPING = "service.stopping", "Workers are being stopped."
-    SERVICE_STOPPED = "service.stopped", "The daemon has ended."
+    SERVICE_ENDED = "service.ended", "The daemon has ended."
     CONTROL_REQUEST = "control.request", "Somebody asked for something through the control socket."
     CONTROL_REFUSED = "control.refused", "A request of the control socket was not allowed."
     LIBRARY = "library", "A library said something, or warned; the field library names it."

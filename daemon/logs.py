@@ -1,7 +1,7 @@
 """The log: one record a line on standard error, JSON for machines or coloured text for people.
 
-Anything may log through ``structlog.get_logger()``, with an `Action`; what `about` has bound is in
-every record of the same task, and of the tasks and threads that it starts.
+Anything may log through `log`, with an `Action`; what `about` has bound is in every record of the
+same task, and of the tasks and threads that it starts.
 """
 
 import json
@@ -19,6 +19,10 @@ import structlog
 from daemon.actions import Action
 from daemon.log_sink import LogSink
 from daemon.printable import printable
+
+__all__ = ["Action", "about", "configure", "log", "worker_record"]
+
+log: Any = structlog.get_logger()
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 # The first fields of a record, in this order.
@@ -91,8 +95,8 @@ def worker_record(worker_name: str, record: WorkerRecord) -> None:
     """Log what a worker process said; its fields cannot take the place of ours."""
     level = record.level.lower()
     fields = {f"{name}_" if name in _OURS else name: x for name, x in record.fields.items()}
-    log = getattr(structlog.get_logger(), level if level in LEVELS else "info")
-    log(str(record.event), **{**fields, "action": Action.WORKER_RECORD, "worker": worker_name})
+    tell = getattr(log, level if level in LEVELS else "info")
+    tell(str(record.event), **{**fields, "action": Action.WORKER_RECORD, "worker": worker_name})
 
 
 class _Settle:
@@ -123,9 +127,9 @@ class _Forward(logging.Handler):
         except Exception:  # its arguments do not fit: a library's mistake is not ours
             text = str(record.msg)
         reached = [name for name in LEVELS if record.levelno >= getattr(logging, name.upper())]
-        log = getattr(structlog.get_logger(), reached[-1] if reached else "debug")
-        about = {"action": Action.LIBRARY, "library": record.name}
-        log(text.strip(), exc_info=record.exc_info, **about)
+        tell = getattr(log, reached[-1] if reached else "debug")
+        source = {"action": Action.LIBRARY, "library": record.name}
+        tell(text.strip(), exc_info=record.exc_info, **source)
 
 
 def _plain(value: Any) -> Any:

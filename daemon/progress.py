@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import structlog
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -20,7 +19,7 @@ from rich.text import Text
 
 from daemon.actions import Action
 from daemon.jobs import Job, JobResult, Outcome
-from daemon.logs import configure
+from daemon.logs import configure, log
 from daemon.printable import printable
 
 # Clips that are shown at a time; the others are counted.
@@ -83,7 +82,6 @@ class LogProgress:
     """A log record for every stage that a clip has finished; the log is set up by others."""
 
     def __init__(self) -> None:
-        self._log: Any = structlog.get_logger()
         self._finished: dict[Job, set[str]] = {}
 
     def begin(self, job: Job, number: int, count: int) -> None:
@@ -107,26 +105,26 @@ class LogProgress:
     def end(self, job: Job, result: JobResult) -> None:
         self._finished.pop(job, None)
         action = _ENDS[result.outcome]
-        log = self._clip(job).bind(action=action, seconds=round(result.seconds, 1))
+        clip = self._clip(job).bind(action=action, seconds=round(result.seconds, 1))
         if result.reason:
-            log = log.bind(reason=result.reason)
+            clip = clip.bind(reason=result.reason)
         if action is Action.JOB_FAILED:
-            log.error("failed")
+            clip.error("failed")
         else:
-            log.info(str(result.outcome))
+            clip.info(str(result.outcome))
 
     def note(self, text: str) -> None:
-        self._log.info(text, action=Action.NOTE)
+        log.info(text, action=Action.NOTE)
 
     def warn(self, text: str) -> None:
-        self._log.warning(text, action=Action.WARNING)
+        log.warning(text, action=Action.WARNING)
 
     def trace(self, text: str) -> None:
-        self._log.warning("details", action=Action.TRACE, stack=text)
+        log.warning("details", action=Action.TRACE, stack=text)
 
     def _clip(self, job: Job) -> Any:
         known = {"job": job.id} if job.id else {}
-        return self._log.bind(clip=job.clip.name, **known)
+        return log.bind(clip=job.clip.name, **known)
 
     def __enter__(self) -> Self:
         return self
