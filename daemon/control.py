@@ -111,6 +111,7 @@ class ControlServer:
 
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
+        await asyncio.sleep(0)  # closed connections are let go of in the loop's next round
 
     async def _site(
         self, stack: AsyncExitStack, routes: Sequence[web.RouteDef]

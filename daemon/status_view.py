@@ -107,9 +107,10 @@ def words(state: str) -> str:
 
 def span(seconds: float) -> str:
     """Time for people, in at most two units: ``12 s``, ``3 min``, ``2 h 3 min``, ``1 d 4 h``."""
+    seconds = round(seconds)
     if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds // 60)
+        return f"{seconds} s"
+    minutes = seconds // 60
     if minutes < 60:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)

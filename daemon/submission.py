@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from pydantic import TypeAdapter
 
 from daemon.config import Layer, checked, keys
-from daemon.inbox import CLIP_SUFFIXES
+from daemon.folder_scan import CLIP_SUFFIXES, PROMPT_SUFFIX, SETTINGS_SUFFIX
 from daemon.job_settings import PRIORITY, job_settings
 from daemon.printable import printable
 from daemon.settings import Settings
@@ -61,7 +61,7 @@ class Submission:
         _check_name(self.name)
         with tempfile.TemporaryDirectory() as folder:
             if self.prompt is not None:
-                file = Path(folder, Path(self.name).stem + ".txt")
+                file = Path(folder, Path(self.name).stem + PROMPT_SUFFIX)
                 file.write_bytes(self.prompt)
                 try:
                     read_prompt(file)
@@ -69,7 +69,7 @@ class Submission:
                     raise SubmitError(str(error).replace(f"{folder}/", "")) from error
                 _check_text(file.name, self.prompt.decode("utf-8-sig"))
             if (sidecar := self.sidecar()) is not None:
-                file = Path(folder, Path(self.name).stem + ".toml")
+                file = Path(folder, Path(self.name).stem + SETTINGS_SUFFIX)
                 file.write_bytes(sidecar)
                 job_settings(settings, file)
 
@@ -101,9 +101,9 @@ class Submission:
         target = inbox / name
         contents: list[tuple[Path, Callable[[BinaryIO], None]]] = []
         if (sidecar := self.sidecar()) is not None:
-            contents.append((target.with_suffix(".toml"), _writer(sidecar)))
+            contents.append((target.with_suffix(SETTINGS_SUFFIX), _writer(sidecar)))
         if self.prompt is not None:
-            contents.append((target.with_suffix(".txt"), _writer(self.prompt)))
+            contents.append((target.with_suffix(PROMPT_SUFFIX), _writer(self.prompt)))
         if inside is None:
             contents.append((target, self._copy))
         try:

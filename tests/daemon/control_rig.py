@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -174,20 +174,22 @@ def short_folder() -> Iterator[Path]:
 @contextmanager
 def served(path: Path, backend: FakeBackend) -> Iterator[None]:
     """The backend, served from a thread of its own, for clients that block."""
-    up, end = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
+    up = threading.Event()
+    ends: list[Callable[[], object]] = []
 
     async def serve() -> None:
+        end = asyncio.Event()
+        loop = asyncio.get_running_loop()
         async with ControlServer(path, backend):
+            ends.append(lambda: loop.call_soon_threadsafe(end.set))
             up.set()
             await end.wait()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     assert up.wait(10)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(end.set)
+        ends[0]()
         thread.join(10)
-        loop.close()
