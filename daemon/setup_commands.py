@@ -2,8 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
+
+from daemon.command_settings import gather_settings, service_config, settings_options
 
 USER = r"[a-z_][a-z0-9_-]{0,30}"
 
@@ -39,3 +42,20 @@ def install_service(root: Path, printed: bool, user: str) -> int:
     from daemon.install_service import install
 
     return install(root, user, printed)
+
+
+@click.command()
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool, **options: Any) -> int:
+    """Look the machine over: devices, weights, codecs, folders, disk, memory, limits.
+
+    One line for each, with what to do about it. As the service's user, and with its settings, it
+    sees what the service will see. Exit code: 1 where there is a problem.
+    """
+    options["config"] = service_config(options["config"])
+    settings, _ = gather_settings(**options)
+    from daemon.doctor import doctor
+    from daemon.doctor_checks import CHECKS
+
+    return doctor(settings, CHECKS, as_json)
