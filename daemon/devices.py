@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.failures import reason
-from daemon.workers import Worker, WorkerDied
+from daemon.workers import OnRecord, Worker, WorkerDied
 from fresco_core.errors import FrescodError
 from io_pipeline.worker import Stage
 
@@ -59,6 +59,11 @@ class Device:
         return self.name.startswith("cuda")
 
     @property
+    def memory(self) -> int | None:
+        """Bytes of its memory that the process has held at most; None where it has none."""
+        return self.worker.memory
+
+    @property
     def hopeless(self) -> str:
         """Why it is not to be tried again; empty where it is."""
         if len(self.deaths) > DEATHS and self.deaths[-1] - self.deaths[0] < SPAN:
@@ -82,8 +87,9 @@ class _Request:
 class Devices:
     """Starts the devices, hands them out, restarts what died.
 
-    ``on_event(text)`` hears what the user should know. For a clip that is `expected` devices are
-    kept for ``keep`` seconds at most. ``loading(name)`` is entered while a device loads its models.
+    ``on_event(text)`` hears what the user should know, ``on_record`` what their processes log. For
+    a clip that is `expected` devices are kept for ``keep`` seconds at most. ``loading(name)`` is
+    entered while a device loads its models.
     """
 
     def __init__(
@@ -95,13 +101,16 @@ class Devices:
         threads: int,
         on_event: Callable[[str], None],
         keep: float = KEEP,
+        on_record: OnRecord | None = None,
     ) -> None:
         counts: dict[str, itertools.count[int]] = {}
         self.all: list[Device] = []
         for name in names:
             number = next(counts.setdefault(name, itertools.count()))
             title = f"{name} {number + 1}" if names.count(name) > 1 else name
-            worker = Worker(title, stage(name), deadlines=deadlines, threads=threads)
+            worker = Worker(
+                title, stage(name), deadlines=deadlines, threads=threads, on_record=on_record
+            )
             self.all.append(Device(title, worker))
         self.failure: FrescodError | None = None
         self.loading: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
@@ -177,6 +186,17 @@ class Devices:
             raise self.failure
         known = [device for device in self.all if device.facts]
         return next((device.facts for device in known if device.name in names[:1]), known[0].facts)
+
+    async def settled(self) -> None:
+        """Wait until every device is ready, or lost.
+
+        Raises:
+            FrescodError: `failure`.
+        """
+        while self._starting and not self.failure:
+            await asyncio.wait(self._starting)
+        if self.failure:
+            raise self.failure
 
     def give(self, device: Device) -> None:
         """Take a device back, dead or alive."""

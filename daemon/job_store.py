@@ -274,6 +274,12 @@ class JobStore:
         with self._reading() as db:
             return rows.failures(db, limit)
 
+    def latest(self, clip: Path) -> JobRecord | None:
+        """A clip's last job."""
+        with self._reading() as db:
+            row = rows.latest(db, clip)
+            return None if row is None else rows.record(db, row["id"])
+
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
         with self._reading() as db:
@@ -283,22 +289,16 @@ class JobStore:
 
     def _arrive(self, db: sqlite3.Connection, arrival: Arrival, again: bool) -> int | None:
         row = rows.latest(db, arrival.clip)
-        state, reason = JobState.QUEUED, arrival.refused
+        state = JobState.QUEUED
         if arrival.refused:
             state = JobState.SKIPPED
         elif arrival.prompt_file is None:
             state = JobState.WAITING_PROMPT
-        if row is not None and row["state"] in RUNNING:
+        if row is None:
+            number = self._insert(db, arrival)
+        elif not _is_news(row, arrival, state, again):
             return None
-        same = row is not None and row["seen"] == arrival.seen and arrival.priority is None
-        if row is not None and same and not again and row["reason"] != GONE:
-            return None
-        if row is not None and row["state"] == JobState.DONE:
-            if state is JobState.WAITING_PROMPT:  # whoever tidies up prompts wants nothing new
-                return None
-            if not again and row["seen"] == arrival.seen:
-                return None
-        if row is None or (row["state"] in ENDED - {JobState.SKIPPED} and not same):
+        elif row["state"] in ENDED - {JobState.SKIPPED} and row["seen"] != arrival.seen:
             number = self._insert(db, arrival)
         else:
             number = row["id"]
@@ -319,7 +319,7 @@ class JobStore:
             name = os.fsencode(arrival.name) or rows.choose_name(db, arrival.clip, current)
             db.execute("UPDATE jobs SET attempts = 0, name = ? WHERE id = ?", [name, number])
         if state in ENDED:
-            self._end(db, number, state, reason)
+            self._end(db, number, state, arrival.refused)
         else:
             self._put(db, number, state)
         return number
@@ -375,3 +375,15 @@ class JobStore:
                 raise StoreError(
                     f"{self._path}: the job store cannot be written ({error}): free some space"
                 ) from error
+
+
+def _is_news(row: sqlite3.Row, arrival: Arrival, state: JobState, again: bool) -> bool:
+    """Whether a clip as it is now changes anything about its last job."""
+    same = row["seen"] == arrival.seen and row["reason"] != GONE
+    if row["state"] in RUNNING:
+        return False
+    if row["state"] in WAITING:
+        return not same or arrival.priority not in (None, row["priority"]) or again
+    if row["state"] == JobState.DONE and state is JobState.WAITING_PROMPT:
+        return False  # whoever tidies up prompts wants nothing new
+    return again or not same

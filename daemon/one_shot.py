@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from daemon.failures import first_cause
-from daemon.inbox import Inbox, scan
+from daemon.folder_scan import FolderScan, scan
 from daemon.job_queue import JobQueue
 from daemon.job_store import JobStore
 from daemon.jobs import Arrival, Job, JobResult, Outcome
@@ -148,7 +148,7 @@ def _write(recorded: Timeline, path: Path, watching: Progress) -> None:
         watching.warn(str(error))
 
 
-def _without_prompt(inbox: Inbox, prompts: Path, watching: Progress) -> list[JobResult]:
+def _without_prompt(inbox: FolderScan, prompts: Path, watching: Progress) -> list[JobResult]:
     """Tell of what is no job."""
     for path in inbox.not_files:
         watching.warn(f"{printable(path)}: not a file, left out")

@@ -37,7 +37,8 @@ class Pipeline:
 
     ``identity`` is all that a half-finished result must have in common with this run for it to be
     continued, the job's own fingerprints apart. ``admit(job)`` raises a FrescodError where a job is
-    not to be touched, right before it is. ``force``: what is done already is done again.
+    not to be touched, right before it is; ``on_window`` hears of every window that is done.
+    ``force``: what is done already is done again.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Pipeline:
         *,
         identity: Mapping[str, str],
         admit: Callable[[Job], None] = lambda job: None,
+        on_window: Callable[[WindowWork], None] = lambda work: None,
         force: bool = False,
         debug: bool = False,
     ) -> None:
@@ -60,9 +62,13 @@ class Pipeline:
         self.progress = progress
         self._identity = identity
         self._admit = admit
+        self._on_window = on_window
         self._force = force
         self._debug = debug
-        self._running: dict[int, asyncio.Task[Outcome]] = {}
+        # By the job's number in the store.
+        self._jobs: dict[int, Job] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._works: dict[int, asyncio.Future[Outcome]] = {}  # what of a job can be withdrawn
         self._clips: dict[int, ClipWork] = {}
         self._withdrawn: dict[int, tuple[Outcome, str]] = {}
 
@@ -85,22 +91,35 @@ class Pipeline:
                 slot.callback(slots.release)
                 slot.enter_context(self.workshop.devices.expected(number))
                 self.progress.begin(job, number + 1, self.queue.count)
-                group.create_task(self._job(job, number, slot))
+                self._jobs[job.id] = job
+                self._tasks[job.id] = group.create_task(self._job(job, number, slot))
+
+    @property
+    def clips(self) -> set[Path]:
+        """The clips in work."""
+        return {job.clip for job in self._jobs.values()}
 
     def drain(self) -> None:
         """Claim nothing more, and give back what has no device yet."""
         self.queue.drain()
-        for job in self._running:
-            clip = self._clips.get(job)
+        for number in self._jobs:
+            clip = self._clips.get(number)
             if clip is None or clip.account.ahead:
-                self.withdraw(job, Outcome.QUEUED)
+                self._withdraw(number, Outcome.QUEUED)
 
-    def withdraw(self, job: int, outcome: Outcome, reason: str = "") -> bool:
-        """End the work on a job: queued again or cancelled; False where there is none."""
-        if job not in self._running or job in self._withdrawn:
+    async def cancel(self, number: int, reason: str) -> bool:
+        """End a job of that number, and forget what was done; False where none is in work."""
+        task = self._tasks.get(number)
+        if task is None or not self._withdraw(number, Outcome.CANCELLED, reason):
             return False
-        self._withdrawn[job] = outcome, reason
-        self._running[job].cancel()
+        await asyncio.wait([task])
+        return True
+
+    def _withdraw(self, number: int, outcome: Outcome, reason: str = "") -> bool:
+        if number in self._withdrawn or number not in self._works:
+            return False
+        self._withdrawn[number] = outcome, reason
+        self._works[number].cancel()
         return True
 
     async def _clip(self, clip: ClipWork, slot: ExitStack) -> None:
@@ -162,6 +181,7 @@ class Pipeline:
         if saved is not None:
             await saved
         await shop.drop(clip, work)
+        self._on_window(work)
         await self._count(clip, work.window)
 
     async def _publish(self, clip: ClipWork) -> None:
@@ -178,7 +198,7 @@ class Pipeline:
         start = time.monotonic()
         outcome, why = Outcome.FAILED, ""
         work = asyncio.ensure_future(self._outcome(job, number, slot))
-        self._running[job.id] = work
+        self._works[job.id] = work
         with slot:
             try:
                 outcome = await work
@@ -196,12 +216,13 @@ class Pipeline:
                 if self.queue.endless and isinstance(cause, DiskFullError):
                     outcome = Outcome.QUEUED
             finally:
-                for of_job in (self._running, self._clips, self._withdrawn):
+                for of_job in (self._works, self._clips, self._withdrawn):
                     of_job.pop(job.id, None)
         folder = self.output / job.name
         await asyncio.to_thread(failure_note.settle, folder, outcome, why)
         result = JobResult(job.clip, outcome, time.monotonic() - start, why, folder)
         await self.queue.end(job, result)
+        del self._jobs[job.id], self._tasks[job.id]
         self.progress.end(job, result)
 
     async def _outcome(self, job: Job, number: int, slot: ExitStack) -> Outcome:
@@ -254,7 +275,7 @@ class Pipeline:
                 raise
         except asyncio.CancelledError:
             if job.id in self._withdrawn:
-                await self._withdraw(clip, staging)
+                await self._take_back(clip, staging)
             else:  # the whole run is: what workers do is given up
                 clip.abandon()
             if not clip.begun:
@@ -262,7 +283,7 @@ class Pipeline:
                     staging.remove()
             raise
 
-    async def _withdraw(self, clip: ClipWork, staging: Staging) -> None:
+    async def _take_back(self, clip: ClipWork, staging: Staging) -> None:
         """Take everything back from a clip that others go on without."""
         await self.workshop.clear(clip)
         if self._withdrawn[clip.job.id][0] is Outcome.CANCELLED:

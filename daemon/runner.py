@@ -71,7 +71,10 @@ class Runner:
             try:
                 return await run(begin)
             finally:
-                clip.seconds[stage] += time.monotonic() - start
+                seconds = time.monotonic() - start
+                clip.seconds[stage] += seconds
+                if work is not None:
+                    work.seconds[stage] += seconds
                 if span is not None:
                     self._timeline.end(span)
                 if cores:

@@ -31,6 +31,7 @@ class Stages:
     Attributes:
         reader, cpu: a reader; a process of the CPU pool.
         devices: the names of the devices, see `choose_devices`.
+        absent: those that the settings name and that are not there.
         device: a device, by its name.
         identity: what shapes a result beside clip, prompt and settings: an interrupted one is
             continued only where this is the same.
@@ -39,12 +40,17 @@ class Stages:
     reader: ReaderStage
     cpu: CpuStage
     devices: tuple[str, ...]
+    absent: tuple[str, ...]
     device: Callable[[str], DeviceStage]
     identity: Mapping[str, str]
 
 
-def make_stages(settings: Settings, visible: Callable[[], int] | None = None) -> Stages:
+def make_stages(
+    settings: Settings, visible: Callable[[], int] | None = None, *, required: bool = True
+) -> Stages:
     """Describe the workers that the settings ask for; ``visible`` counts the usable GPUs.
+
+    Where not all devices are ``required``, those that are not there are left out.
 
     Raises:
         DeviceError, ConfigError: see `choose_devices`.
@@ -60,7 +66,7 @@ def make_stages(settings: Settings, visible: Callable[[], int] | None = None) ->
         "flow": flow.model,
     }
 
-    names = choose_devices(settings.devices, visible or visible_gpus)
+    names = choose_devices(settings.devices, visible or visible_gpus, required=required)
     versions = library_versions()
 
     def device(name: str) -> DeviceStage:
@@ -78,6 +84,7 @@ def make_stages(settings: Settings, visible: Callable[[], int] | None = None) ->
         reader=ReaderStage(settings.limits.max_pixels),
         cpu=CpuStage(None if control.device == "gpu" else detector),
         devices=names,
+        absent=tuple(set(re.findall(r"cuda:\d+", settings.devices)) - set(names)),
         device=device,
         identity={
             "devices": " ".join(sorted({name.partition(":")[0] for name in names})),
@@ -86,13 +93,16 @@ def make_stages(settings: Settings, visible: Callable[[], int] | None = None) ->
     )
 
 
-def choose_devices(text: str, visible: Callable[[], int]) -> tuple[str, ...]:
+def choose_devices(
+    text: str, visible: Callable[[], int], *, required: bool = True
+) -> tuple[str, ...]:
     """The devices of a setting, one for each process: ``cuda:N`` and ``cpu``, which may repeat.
 
     Args:
         text: ``auto`` (all GPUs, the CPU where there is none), ``cuda`` (all GPUs), or a list of
             ``cuda:N``, ``cpu`` and ``cpu*N``.
         visible: counts the usable GPUs; asked only where it matters.
+        required: all of a list have to be there; else one is enough.
 
     Raises:
         DeviceError: a GPU is not there.
@@ -123,6 +133,8 @@ def choose_devices(text: str, visible: Callable[[], int]) -> tuple[str, ...]:
     if gpus:
         count = visible()
         absent = [name for name in gpus if int(name.removeprefix("cuda:")) >= count]
+        if not required and len(absent) < len(names):
+            return tuple(name for name in names if name not in absent)
         if absent:
             there = ", ".join(f"cuda:{i}" for i in range(count)) or "no usable GPU"
             raise DeviceError(

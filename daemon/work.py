@@ -1,6 +1,7 @@
 """A clip in work, and a window of it in work: what they hold until they are done."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,7 @@ class WindowWork:
 
     Attributes:
         drawn: who has drawn each map.
+        seconds: of work by stage, without its reading.
         running: what workers are doing with the block.
         closing: its memory is being given back, which takes a moment.
     """
@@ -134,6 +136,7 @@ class WindowWork:
     block: Block
     maps: list[MapTask] = field(default_factory=list)
     drawn: tuple[int, ...] = ()
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     closing: bool = False
 

@@ -80,6 +80,22 @@ class TestArrive:
         assert claimed is not None
         assert store.end_as_before(claimed.id).state is JobState.DONE
 
+    def test_what_failed_is_not_tried_again_before_it_changes(self, store: JobStore) -> None:
+        (first,) = store.arrive([arrival(priority=3)])
+        store.end(first.id, JobState.FAILED, "why")
+        assert store.arrive([arrival(priority=3)]) == []
+        (second,) = store.arrive([arrival(seen="2", priority=3)])
+        assert (second.state, second.priority) == (JobState.QUEUED, 3)
+
+    def test_a_job_that_waits_gets_another_priority(self, store: JobStore) -> None:
+        store.arrive([arrival()])
+        (record,) = store.arrive([arrival(priority=7)])
+        assert record.priority == 7
+        assert store.arrive([arrival(priority=7)]) == []
+        latest = store.latest(record.clip)
+        assert latest == record
+        assert store.latest(Path("/inbox/other.mp4")) is None
+
     def test_a_running_job_is_left_alone(self, store: JobStore) -> None:
         store.arrive([arrival()])
         store.claim()

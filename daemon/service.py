@@ -1,0 +1,416 @@
+"""``frescod serve``: the pipeline fed by the inbox, for as long as nobody ends it."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from daemon import logs
+from daemon.actions import Action
+from daemon.control import ControlServer
+from daemon.failures import first_cause
+from daemon.fingerprints import Fingerprints, is_done
+from daemon.inbox import Changes, Inbox, inside
+from daemon.job_queue import JobQueue
+from daemon.job_settings import job_priority
+from daemon.job_store import JobStore
+from daemon.jobs import Arrival, Job, JobRecord, JobResult, JobState
+from daemon.live import Live
+from daemon.metrics import Metrics
+from daemon.notify import Notifier
+from daemon.output_folder import held
+from daemon.pipeline import Pipeline
+from daemon.places import Places
+from daemon.printable import printable
+from daemon.settings import Settings
+from daemon.setup import open_workshop
+from daemon.stages import make_stages
+from daemon.state_folder import owned
+from daemon.status import snapshot
+from daemon.timeline import Timeline
+from daemon.weights import require_weights
+from daemon.work import WindowWork
+from fresco_core.errors import ClipError, FrescodError
+from io_pipeline.staging import Staging
+
+if TYPE_CHECKING:
+    from daemon.stages import Stages
+
+EXTENSION = 60.0  # seconds that the service manager is asked for, again and again
+STORE_SECONDS = 20.0  # in which a store that is well answers
+MANY = 20  # arrivals at once that are counted instead of told one by one
+
+_ACTIONS = {
+    JobState.DONE: Action.JOB_DONE,
+    JobState.FAILED: Action.JOB_FAILED,
+    JobState.SKIPPED: Action.INBOX_REFUSED,
+    JobState.CANCELLED: Action.JOB_CANCELLED,
+}
+
+
+def serve(
+    settings: Settings,
+    *,
+    warnings: Sequence[str] = (),
+    debug: bool = False,
+    make: Callable[[Settings], "Stages"] | None = None,
+) -> int:
+    """Serve until drained; returns the exit code.
+
+    ``make`` makes the stages that workers do; by default those that the settings name.
+
+    Raises:
+        FrescodError: it cannot start, or there is no device left.
+    """
+    logs.configure(settings.log.format, settings.log.level)
+    log = structlog.get_logger()
+    for warning in warnings:
+        log.warning(warning, action=Action.WARNING)
+    places = Places.of(settings)
+    with ExitStack() as stack:
+        stack.enter_context(owned(places.state))
+        stack.enter_context(held(places.output))
+        store = stack.enter_context(closing(JobStore(places.store)))
+        stages = (make or _make_stages)(settings)
+        service = Service(settings, places, store, stages, debug=debug)
+        try:
+            asyncio.run(service.run())
+        finally:
+            for record in store.release_all():
+                service.tell(record)
+    log.info("ended", action=Action.SERVICE_ENDED)
+    return 0
+
+
+def _make_stages(settings: Settings) -> "Stages":
+    """With the devices that are there, unless all are required."""
+    return make_stages(settings, required=settings.devices_required)
+
+
+class Service:
+    """The daemon: what `daemon.control.Backend` asks for, and the signals."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        places: Places,
+        store: JobStore,
+        stages: "Stages",
+        *,
+        debug: bool = False,
+    ) -> None:
+        self.inbox = places.inbox
+        self.ready = False
+        self.state = "loading"
+        self._absent = stages.absent
+        self.started = time.time()
+        self._begun = time.monotonic()
+        self.settings = settings
+        self.places = places
+        self.store = store
+        self.live = Live()
+        self.notifier = Notifier()
+        self.queue = JobQueue(store, endless=True, on_end=self._ended)
+        self.workshop = open_workshop(
+            settings,
+            stages,
+            Timeline(),
+            self.live.warn,
+            self._before_devices,
+            self.live.trace,
+            lambda worker, record: logs.worker_record(worker.name, record),
+        )
+        self.pipeline = Pipeline(
+            self.workshop,
+            self.queue,
+            settings,
+            places.output,
+            self.live,
+            identity=stages.identity,
+            admit=self._admit,
+            on_window=self._window_done,
+            debug=debug,
+        )
+        self.figures = Metrics()
+        self._log: Any = structlog.get_logger()
+        self._watched: Inbox
+        self._work: asyncio.Task[None]
+        self._end: asyncio.TimerHandle | None = None
+        # Clips that changed while their jobs ran: told again when those have ended.
+        self._changed_meanwhile: set[Any] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- the main loop ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until drained, or ended by signals.
+
+        Raises:
+            FrescodError: what ends the daemon.
+        """
+        self._log.info("starting", action=Action.SERVICE_LOADING, pid=os.getpid())
+        await self._recover()
+        known = await asyncio.to_thread(self.store.known)
+        self._watched = Inbox(
+            self.inbox, self.settings.inbox, self._change, known, self._warn_of_inbox
+        )
+        self._work = asyncio.create_task(self._serve())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled, number)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.workshop.close)
+            server = ControlServer(self.places.socket, self, self.settings.metrics.listen)
+            await stack.enter_async_context(server)
+            beside = (self._watched.run(), self._keep_alive())
+            tasks = [self._work, *map(asyncio.ensure_future, beside)]
+            stack.push_async_callback(_cancel, tasks)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self.state = "stopping"
+            self.notifier.stopping()
+            self._log.info("stopping", action=Action.SERVICE_STOPPING)
+            for task in done:
+                error = None if task.cancelled() else task.exception()
+                if error is not None:
+                    raise first_cause(error) if isinstance(error, Exception) else error
+
+    async def _serve(self) -> None:
+        """Take jobs from the moment that the first device is ready."""
+        await self.workshop.start()
+        await self.workshop.devices.facts()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._announce())
+            group.create_task(self.pipeline.run())
+
+    async def _announce(self) -> None:
+        await self.workshop.devices.settled()
+        self.ready = True
+        if self.state == "loading":
+            self.state = "serving"
+        self.notifier.ready()
+        self._log.info("ready", action=Action.SERVICE_READY, inbox=str(self.inbox))
+
+    async def _recover(self) -> None:
+        """Settle what an earlier daemon has left."""
+        attempts = self.settings.service.attempts
+        recovered = await asyncio.to_thread(self.store.recover, attempts, self._is_done)
+        for record in recovered:
+            self._log.info(
+                f"found interrupted: {record.state}",
+                action=Action.STORE_RECOVERED,
+                **_about(record),
+            )
+            if record.state is JobState.DONE:
+                await asyncio.to_thread(self._tidy, record.name)
+
+    def _tidy(self, name: str) -> None:
+        with suppress(FrescodError):
+            Staging(self.places.output, name).remove()
+
+    def _is_done(self, name: str, prints: Fingerprints) -> bool:
+        return is_done(self.places.output / name, prints)
+
+    def _before_devices(self) -> None:
+        require_weights(self.settings)
+
+    def _admit(self, job: Job) -> None:
+        """See once more that nothing leads out of the inbox: links may have changed."""
+        for path in (job.clip, job.prompt_file, job.settings_file):
+            if path is not None and not inside(self.inbox, path):
+                raise ClipError(f"{printable(path)}: leads out of the inbox, or is gone")
+
+    # --- arrivals and ends -----------------------------------------------------------------------
+
+    async def _change(self, changes: Changes) -> None:
+        """Enter what is new in the inbox into the store."""
+        arrivals = await asyncio.to_thread(lambda: [_with_priority(a) for a in changes.arrived])
+        running = self.pipeline.clips
+        self._changed_meanwhile.update(a.clip for a in arrivals if a.clip in running)
+        records = await self.queue.do(self.store.arrive, arrivals)
+        records += await self.queue.do(self.store.gone, changes.gone)
+        self.queue.wake()
+        if len(records) > MANY:
+            self._log.info(f"{len(records)} clips arrived or changed", action=Action.JOB_ARRIVED)
+            records = [record for record in records if record.state is JobState.SKIPPED]
+        for record in records:
+            self.tell(record)
+
+    def _window_done(self, work: WindowWork) -> None:
+        window = work.window
+        frames = window.new_frames.stop - window.new_frames.start
+        self.figures.window_done(len(window.key_numbers), frames, work.seconds)
+
+    def _ended(self, job: Job, result: JobResult) -> None:
+        self.figures.job_ended(result.outcome)
+        if job.clip in self._changed_meanwhile:
+            self._changed_meanwhile.discard(job.clip)
+            task = asyncio.get_running_loop().create_task(self._watched.tell_again(job.clip))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def tell(self, record: JobRecord) -> None:
+        """Log where a job is that waits, or has ended."""
+        told = _about(record)
+        if record.state in _ACTIONS:
+            self._log.warning(record.reason, action=_ACTIONS[record.state], **told)
+        else:
+            self._log.info(str(record.state), action=Action.JOB_ARRIVED, **told)
+
+    def _warn_of_inbox(self, text: str) -> None:
+        self._log.warning(text, action=Action.INBOX_PROBLEM)
+
+    # --- how it is -------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """All there is to see, as `daemon.status.snapshot` has it."""
+        return snapshot(
+            self.workshop,
+            self.live,
+            self.places,
+            state=self.state,
+            started=self.started,
+            uptime=time.monotonic() - self._begun,
+            counts=self.store.counts(),
+            failures=self.store.failures(),
+            problems=self.problems(),
+        )
+
+    def metrics(self) -> str:
+        """Figures in Prometheus' text format."""
+        busy = self.workshop.timeline.busy_seconds()
+        return self.figures.text(self.status(), busy, inbox_healthy=not self._watched.problem)
+
+    def problems(self) -> Sequence[str]:
+        """What is not well; empty when all is."""
+        lost = [
+            f"{device.name} is lost: {device.lost}"
+            for device in self.workshop.devices.all
+            if device.lost
+        ]
+        absent = [f"{name} is not there" for name in self._absent]
+        found = (self._watched.problem, self.queue.problem, *absent, *lost)
+        return [text for text in found if text]
+
+    async def _keep_alive(self) -> None:
+        """Tell the service manager that all goes on, and what."""
+        interval = self.notifier.watchdog_interval or EXTENSION
+        while True:
+            if not self.ready or self.state == "draining":
+                self.notifier.extend(EXTENSION)
+            if await self._is_alive():
+                self.notifier.watchdog()
+            self.notifier.status(self._in_short())
+            await asyncio.sleep(min(interval, EXTENSION) / 3)
+
+    async def _is_alive(self) -> bool:
+        """Whether the daemon's parts go on, whatever the world around them is like."""
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await asyncio.to_thread(self.store.counts)
+        except (TimeoutError, FrescodError):
+            return bool(self.queue.problem)  # a full disk is waited for
+        return True
+
+    def _in_short(self) -> str:
+        counts = self.store.counts()
+        running = len(self.pipeline.clips)
+        text = f"{self.state}: {running} running, {counts[JobState.QUEUED]} queued"
+        return "; ".join([text, *self.problems()])
+
+    # --- commands --------------------------------------------------------------------------------
+
+    async def jobs(self, state: JobState | None, limit: int) -> Sequence[JobRecord]:
+        """The newest first."""
+        return await asyncio.to_thread(self.store.jobs, state, limit)
+
+    async def job(self, id: int) -> JobRecord:
+        """One job; KeyError where there is none."""
+        return await asyncio.to_thread(self.store.get, id)
+
+    async def submit(self, name: str, priority: int | None) -> JobRecord:
+        """Take a clip of the inbox that is complete."""
+        arrival = await self._watched.take(name, priority)
+        arrival = await asyncio.to_thread(_with_priority, arrival)
+        await asyncio.to_thread(self.store.arrive, [arrival])
+        self.queue.wake()
+        record = await asyncio.to_thread(self.store.latest, arrival.clip)
+        assert record is not None
+        self.tell(record)
+        return record
+
+    async def retry(self, id: int) -> JobRecord:
+        """Queue it again; KeyError, or FrescodError where its state does not allow it."""
+        record = await asyncio.to_thread(self.store.retry, id)
+        self._log.info("queued again", action=Action.JOB_RETRIED, **_about(record))
+        self.queue.wake()
+        return record
+
+    async def cancel(self, id: int) -> JobRecord:
+        """End it; KeyError, or FrescodError where its state does not allow it."""
+        if await self.pipeline.cancel(id, "by command"):
+            return await asyncio.to_thread(self.store.get, id)
+        record = await asyncio.to_thread(self.store.cancel, id)
+        self.tell(record)
+        return record
+
+    def pause(self) -> None:
+        """Take no more jobs until `resume`."""
+        if self.state in ("serving", "loading"):
+            self.state = "paused"
+        self.queue.pause()
+        self._log.info("paused", action=Action.SERVICE_PAUSED)
+
+    def resume(self) -> None:
+        """Take jobs again.
+
+        Raises:
+            FrescodError: it is about to end.
+        """
+        if self.state in ("draining", "stopping"):
+            raise FrescodError(f"the daemon is {self.state}: start it again when it has ended")
+        self.state = "serving" if self.ready else "loading"
+        self.queue.resume()
+        self._log.info("resumed", action=Action.SERVICE_RESUMED)
+
+    def drain(self, timeout: float | None) -> None:
+        """End when what runs is finished, or, so many seconds from now, at its last checkpoint."""
+        self._log.info("draining", action=Action.SERVICE_DRAINING, timeout=timeout)
+        if self.state != "stopping":
+            self.state = "draining"
+        self.notifier.stopping()
+        self.notifier.extend(EXTENSION)
+        self.pipeline.drain()
+        if not self.ready:  # nothing runs
+            timeout = 0.0
+        if self._end is not None:
+            self._end.cancel()
+        if timeout is not None:
+            loop = asyncio.get_running_loop()
+            self._end = loop.call_later(timeout, self._work.cancel)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        again = self.state in ("draining", "stopping")
+        self.drain(0.0 if again else self.settings.service.drain_seconds)
+
+
+def _with_priority(arrival: Arrival) -> Arrival:
+    """The priority that the clip's settings file gives it, where nobody else has given one."""
+    if arrival.priority is not None or arrival.settings_file is None or arrival.refused:
+        return arrival
+    return replace(arrival, priority=job_priority(arrival.settings_file))
+
+
+def _about(record: JobRecord) -> dict[str, Any]:
+    return {"job": record.id, "clip": record.clip.name}
+
+
+async def _cancel(tasks: Sequence["asyncio.Task[Any]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
