@@ -30,10 +30,12 @@ _FIRST = ("timestamp", "level", "action", "event")
 # Fields that the supervisor knows better than a worker.
 _OURS = frozenset({*_FIRST, "worker", "job", "clip", "device", "window", "exc_info", "stack_info"})
 _MANY_LINES = ("exception", "stack")
+# Fields of a worker's record by what they are called in the log.
+_WORKERS = {"logger": "library", "trace": "exception"}
 
 
 class WorkerRecord(Protocol):
-    """What a worker sends: `io_pipeline.worker.Record`."""
+    """What a worker sends: `io_pipeline.records.Record`."""
 
     @property
     def level(self) -> str: ...
@@ -94,7 +96,10 @@ def about(
 def worker_record(worker_name: str, record: WorkerRecord) -> None:
     """Log what a worker process said; its fields cannot take the place of ours."""
     level = record.level.lower()
-    fields = {f"{name}_" if name in _OURS else name: x for name, x in record.fields.items()}
+    fields = {
+        f"{name}_" if name in _OURS else _WORKERS.get(name, name): value
+        for name, value in record.fields.items()
+    }
     tell = getattr(log, level if level in LEVELS else "info")
     tell(str(record.event), **{**fields, "action": Action.WORKER_RECORD, "worker": worker_name})
 

@@ -224,6 +224,13 @@ class TestWorkers:
         }
         assert record.items() >= expected.items()
 
+    def test_a_traceback_of_one(self, log: Log) -> None:
+        fields = {"logger": "torch", "error": "KeyError: 'a'", "trace": "Traceback:\n  KeyError"}
+        worker_record("cuda:0", Record("error", "it broke", fields))
+        (record,) = log.records()
+        assert record["exception"] == "Traceback:\n  KeyError"
+        assert (record["library"], record["error"]) == ("torch", "KeyError: 'a'")
+
     def test_it_cannot_speak_for_others(self, log: Log) -> None:
         forged = {"action": "job.done", "worker": "x", "job": 9, "level": "info", "event": "e"}
         with about(job=7):
