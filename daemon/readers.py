@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daemon.workers import Worker, WorkerDied, WorkerTimeout
+from daemon.workers import OnRecord, Worker, WorkerDied, WorkerTimeout
 from fresco_core.errors import ClipError, FrescodError
 from io_pipeline.blocks import Block
 from io_pipeline.options import KeyFrameOptions
@@ -25,10 +25,18 @@ Run = Callable[[Worker, Any, tuple[Block, ...]], Awaitable[Any]]
 class Readers:
     """Reader processes, started when needed and used again: `workers` are all of them."""
 
-    def __init__(self, stage: Stage, decoder: str, *, deadlines: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        decoder: str,
+        *,
+        deadlines: Mapping[str, float],
+        on_record: OnRecord | None = None,
+    ) -> None:
         self._stage = stage
         self._decoder = decoder
         self._deadlines = deadlines
+        self._on_record = on_record
         self._idle: list[Worker] = []
         self.workers: list[Worker] = []
 
@@ -44,7 +52,7 @@ class Readers:
             self._idle.remove(worker)
         else:
             name = f"reader {len(self.workers) + 1}"
-            worker = Worker(name, self._stage, deadlines=self._deadlines)
+            worker = Worker(name, self._stage, deadlines=self._deadlines, on_record=self._on_record)
             self.workers.append(worker)
         try:
             yield Reader(worker, clip, self._decoder, run, on_warning)

@@ -11,7 +11,7 @@ from daemon.memory import Memory, budget_bytes
 from daemon.readers import Readers
 from daemon.settings import Settings
 from daemon.timeline import Timeline
-from daemon.workers import Worker, WorkerPool
+from daemon.workers import OnRecord, Worker, WorkerPool
 from daemon.workshop import Workshop, WorkshopOptions
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ def open_workshop(
     on_warning: Callable[[str], None],
     on_start: Callable[[], None],
     on_details: Callable[[str], None] = lambda text: None,
+    on_record: OnRecord | None = None,
 ) -> Workshop:
     """Everything that clips are made with; no process is started yet.
 
-    ``on_start`` is called when the devices are; ``on_details`` as `Workshop` has it. From now on
-    this process may have as many open files as the system lets it: every worker takes three, every
-    window one.
+    ``on_start`` is called when the devices are; ``on_details`` as `Workshop` has it; ``on_record``
+    hears what workers log. From now on this process may have as many open files as the system lets
+    it: every worker takes three, every window one.
 
     Raises:
         ConfigError: the machine has not the memory that ``prefetch.memory`` asks for.
@@ -67,9 +68,18 @@ def open_workshop(
         lambda used: timeline.counter("shared memory", used),
     )
     return Workshop(
-        Readers(stages.reader, settings.clips.decoder, deadlines=deadlines),
-        WorkerPool("pool", stages.cpu, cores, deadlines=deadlines, on_event=on_pool),
-        Devices(names, stages.device, deadlines=deadlines, threads=threads, on_event=on_warning),
+        Readers(stages.reader, settings.clips.decoder, deadlines=deadlines, on_record=on_record),
+        WorkerPool(
+            "pool", stages.cpu, cores, deadlines=deadlines, on_event=on_pool, on_record=on_record
+        ),
+        Devices(
+            names,
+            stages.device,
+            deadlines=deadlines,
+            threads=threads,
+            on_event=on_warning,
+            on_record=on_record,
+        ),
         Budget(cores),
         memory,
         timeline,

@@ -10,10 +10,14 @@ from typing import Any
 from daemon.worker_process import WorkerProcess
 from io_pipeline.blocks import Block
 from io_pipeline.channel import ChannelClosed
+from io_pipeline.records import Record
 from io_pipeline.worker import Failed, FatalError, Progress, Stage, Task
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (phase, done, count)."""
+
+OnRecord = Callable[["Worker", Record], None]
+"""Called with a worker and what it logs; in the loop, where nothing may wait."""
 
 LINGER = 1.0  # seconds that a process may live on without its socket
 # A phase's time is watched in parts. One that ends so many seconds late was none in which this
@@ -55,12 +59,14 @@ class Worker:
             none gets that of ``task``.
         threads: of torch, OpenMP, BLAS and Numba in the process.
         environment: variables beside the supervisor's own.
+        on_record: hears what the process logs while it loads its stage or does a task.
 
     A worker that has died can be started again.
 
     Attributes:
         facts: what the stage said of itself when it was ready.
         loaded: whether the process, which may have ended since, got as far as that.
+        memory: bytes of a device's memory that the process has held at most; None: it uses none.
     """
 
     def __init__(
@@ -71,19 +77,22 @@ class Worker:
         deadlines: Mapping[str, float],
         threads: int = 1,
         environment: Mapping[str, str] | None = None,
+        on_record: OnRecord | None = None,
     ) -> None:
         self.name = name
         self.facts: Any = None
+        self.memory: int | None = None
         self.loaded = False
         self._stage = stage
         self._deadlines = {"start": deadlines["task"], "load": deadlines["task"], **deadlines}
         self._threads = threads
         self._environment = environment or {}
+        self._on_record = on_record
         self._process: WorkerProcess | None = None
         self._busy = False
         self._stopped = False
         self._late = ""  # what took too long
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     @property
     def pid(self) -> int | None:
@@ -131,7 +140,7 @@ class Worker:
         """
         if self.alive:
             raise RuntimeError(f"{self.name} runs already")
-        self._late, self._stopped, self.loaded = "", False, False
+        self._late, self._stopped, self.loaded, self.memory = "", False, False, None
         try:
             self._process = WorkerProcess(self.name, self._threads, self._environment)
         except OSError as error:
@@ -141,7 +150,7 @@ class Worker:
             await self._end_of_process()
             raise answer.error
         self.loaded = True
-        self.facts = answer.facts
+        self.facts, self.memory = answer.facts, answer.memory
         return self.facts
 
     async def run(
@@ -164,6 +173,7 @@ class Worker:
             if isinstance(answer.error, FatalError):
                 await self._end_of_process()
             raise answer.error
+        self.memory = answer.memory
         return answer.result
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -202,6 +212,10 @@ class Worker:
             await channel.send(message, descriptors)
             while True:
                 answer, _ = await channel.receive()
+                if isinstance(answer, Record):
+                    if self._on_record is not None:
+                        self._on_record(self, answer)
+                    continue
                 if self._late:  # it is being killed
                     continue
                 if isinstance(answer, Progress):
@@ -251,12 +265,14 @@ class Worker:
             self._timer.cancel()
             self._timer = None
 
-    def _pass(self, phase: str, part: int, due: float) -> None:
-        """A part of a phase's time is over."""
+    def _pass(self, phase: str, part: int, due: float, heard: bool = False) -> None:
+        """A part of a phase's time is over; ``heard``: what had come until then was received."""
         assert self._process is not None
-        late = asyncio.get_running_loop().time() - due
-        if late > TOO_LATE or self._process.channel.waiting:  # it was we who had no time
+        loop = asyncio.get_running_loop()
+        if loop.time() - due > TOO_LATE:  # it was we who had no time
             self._enter(phase)
+        elif self._process.channel.waiting and not heard:  # perhaps progress, perhaps a record
+            self._timer = loop.call_soon(self._pass, phase, part, due, True)
         elif part < PARTS:
             self._enter(phase, part + 1)
         else:

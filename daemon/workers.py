@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.worker import OnProgress, Worker, WorkerDied, WorkerTimeout
+from daemon.worker import OnProgress, OnRecord, Worker, WorkerDied, WorkerTimeout
 from fresco_core.errors import FrescodError
 from io_pipeline.blocks import Block
 from io_pipeline.worker import Stage
 
-__all__ = ["PoolError", "Worker", "WorkerDied", "WorkerPool", "WorkerTimeout"]
+__all__ = ["OnRecord", "PoolError", "Worker", "WorkerDied", "WorkerPool", "WorkerTimeout"]
 
 
 class PoolError(FrescodError):
@@ -39,7 +39,7 @@ class WorkerPool:
 
     Args:
         name: of the pool, for messages; its workers are called ``name-0``, ``name-1``, ...
-        stage, deadlines, threads, environment: as of `Worker`.
+        stage, deadlines, threads, environment, on_record: as of `Worker`.
         count: how many workers at most.
         attempts: how often a task is begun whose worker dies of it.
         on_event: called with ("started" | "died" | "stopped", worker, detail); the detail of a
@@ -60,11 +60,17 @@ class WorkerPool:
         environment: Mapping[str, str] | None = None,
         attempts: int = 3,
         on_event: Callable[[str, Worker, str], None] | None = None,
+        on_record: OnRecord | None = None,
     ) -> None:
         self.name = name
         self.workers = tuple(
             Worker(
-                f"{name}-{i}", stage, deadlines=deadlines, threads=threads, environment=environment
+                f"{name}-{i}",
+                stage,
+                deadlines=deadlines,
+                threads=threads,
+                environment=environment,
+                on_record=on_record,
             )
             for i in range(count)
         )

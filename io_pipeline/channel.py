@@ -10,8 +10,10 @@ import os
 import pickle
 import socket
 import struct
+import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 HEADER = struct.Struct("<QH")
@@ -37,12 +39,14 @@ class End:
         self.bytes_sent = 0
         self.bytes_received = 0
 
-    def send_some(self, data: memoryview, descriptors: Sequence[int] = ()) -> memoryview:
+    def send_some(
+        self, data: memoryview, descriptors: Sequence[int] = (), flags: int = 0
+    ) -> memoryview:
         """Send what the socket takes now, the descriptors with the first byte; what is left."""
         rights = array.array("i", descriptors)
         beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
         try:
-            sent = self.socket.sendmsg([data], beside)
+            sent = self.socket.sendmsg([data], beside, flags)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ChannelClosed from error
         self.bytes_sent += sent
@@ -114,7 +118,15 @@ def written(message: Any, descriptors: Sequence[int]) -> memoryview:
 
 
 class Channel(End):
-    """The end of a process that has nothing else to do: every call waits."""
+    """The end of a process that has nothing else to do: every call waits, except `offer`.
+
+    Threads may share it.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        super().__init__(end)
+        self._sending = threading.Lock()
+        self._offers: deque[memoryview] = deque()
 
     def send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
         """Send a message; the descriptors stay the caller's.
@@ -123,7 +135,36 @@ class Channel(End):
             ChannelClosed: the other end is gone.
             Exception: whatever pickle raises for the message; nothing is sent then.
         """
-        left = self.send_some(written(message, descriptors), descriptors)
+        data = written(message, descriptors)
+        with self._sending:
+            self._send_offers()  # they came first
+            self._finish(self.send_some(data, descriptors))
+        self._settle()
+
+    def offer(self, message: Any) -> None:
+        """Send a message where there is room for it; else, or when nobody is there, drop it.
+
+        May be called anywhere, even where a `send` of the same thread is interrupted.
+        """
+        self._offers.append(written(message, ()))
+        with suppress(ChannelClosed):
+            self._settle()
+
+    def _settle(self) -> None:
+        # Who finds the lock taken leaves what it offers to whoever has it.
+        while self._offers and self._sending.acquire(blocking=False):
+            try:
+                self._send_offers()
+            finally:
+                self._sending.release()
+
+    def _send_offers(self) -> None:
+        while self._offers:
+            data = self._offers.popleft()
+            with suppress(BlockingIOError):
+                self._finish(self.send_some(data, flags=socket.MSG_DONTWAIT))
+
+    def _finish(self, left: memoryview) -> None:
         while left:
             left = self.send_some(left)
 

@@ -68,6 +68,12 @@ class Translate:
         self._detector = detector
         self._last: tuple[TranslateWindow, Before] | None = None
 
+    @property
+    def memory(self) -> int | None:
+        """Bytes of a GPU's memory that this process has held at most; None on the CPU."""
+        device = self._translator.models.device
+        return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
     def __call__(self, task: Any, blocks: tuple[Block, ...], report: Report) -> Translated | None:
         """Do a task.
 

@@ -2,7 +2,8 @@
 
 The descriptor is one end of a socket pair. The first message through it is a `Stage`, which is
 loaded; then come tasks, one at a time, each answered by any number of `Progress` messages and one
-`Done` or `Failed`. Nothing heavy is imported here: a worker has only what its stage needs.
+`Done` or `Failed`. A `Record` of what it logs may come at any time. Nothing heavy is imported here:
+a worker has only what its stage needs.
 """
 
 import ctypes
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from fresco_core.errors import FrescodError
 from io_pipeline.channel import Channel, ChannelClosed
+from io_pipeline.records import capture
 
 if TYPE_CHECKING:
     from io_pipeline.blocks import Block, Layout
@@ -34,7 +36,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Handler(Protocol):
-    """A stage that is loaded: does tasks one after the other, in the process's main thread."""
+    """A stage that is loaded: does tasks one after the other, in the process's main thread.
+
+    One that works on a device may have a ``memory``: bytes of the device's that the process has
+    held at most.
+    """
 
     facts: Any  # what the supervisor is told with the ready message
 
@@ -95,9 +101,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Ready:
-    """The stage is loaded."""
+    """The stage is loaded; ``memory`` of the handler."""
 
     facts: Any
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,9 +118,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """A task's result."""
+    """A task's result; ``memory`` of the handler."""
 
     result: Any
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ def serve(channel: Channel) -> None:
         stage, _ = channel.receive()
         report("load", 0, 1)
         handler = stage.load(report)
-        channel.send(Ready(getattr(handler, "facts", None)))
+        channel.send(Ready(getattr(handler, "facts", None), _memory(handler)))
     except ChannelClosed:
         raise
     except Exception as error:
@@ -159,7 +167,9 @@ def serve(channel: Channel) -> None:
     del stage
     while True:
         try:
-            channel.send(Done(_result(handler, channel, report)))
+            result = _result(handler, channel, report)
+            channel.send(Done(result, _memory(handler)))
+            del result
         except ChannelClosed:
             raise
         except Exception as error:
@@ -179,6 +189,10 @@ def _result(handler: Handler, channel: Channel, report: Report) -> Any:
         pairs = zip(descriptors, task.layouts, strict=True)
         blocks = tuple(held.enter_context(Block.attach(*pair)) for pair in pairs)
         return handler(task.task, blocks, report)
+
+
+def _memory(handler: Handler) -> int | None:
+    return getattr(handler, "memory", None)
 
 
 def _send_failure(channel: Channel, error: Exception) -> None:
@@ -220,7 +234,9 @@ def main(descriptor: int) -> NoReturn:
     end_with_the_supervisor(end)
     code = 0
     try:
-        serve(Channel(end))
+        channel = Channel(end)
+        capture(channel.offer)
+        serve(channel)
     except ChannelClosed:
         pass
     except BaseException:

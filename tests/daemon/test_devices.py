@@ -20,7 +20,9 @@ class FakeWorker:
 
     plan: dict[str, list[Exception | None]]
 
-    def __init__(self, name: str, stage: Any, *, deadlines: Any, threads: int) -> None:
+    def __init__(
+        self, name: str, stage: Any, *, deadlines: Any, threads: int, on_record: Any
+    ) -> None:
         self.name, self.stage, self.threads = name, stage, threads
         self.alive = self.stopped = False
         self.starts = 0

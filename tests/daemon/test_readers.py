@@ -30,7 +30,7 @@ class FakeWorker:
     tasks: list[Any]
     answer: Callable[[Any], Any]
 
-    def __init__(self, name: str, stage: Any, *, deadlines: Any) -> None:
+    def __init__(self, name: str, stage: Any, *, deadlines: Any, on_record: Any) -> None:
         self.name = name
         self.alive = self.busy = False
         self.starts = 0

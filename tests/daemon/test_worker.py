@@ -17,6 +17,7 @@ import pytest
 from daemon.worker import Worker, WorkerDied, WorkerTimeout
 from fresco_core.errors import ClipError
 from io_pipeline.blocks import Block, Layout
+from io_pipeline.records import Record
 from io_pipeline.worker import FatalError, OutOfDeviceMemory, TaskError
 from tests.faults import stages
 from tests.faults.stages import Calls, task
@@ -319,6 +320,48 @@ def test_a_loop_that_had_no_time_blames_nobody():
 
         result = await worker.run(task(stages.steps, 5, 0.1), on_progress=dawdle)
         assert result == "done"
+        await worker.stop()
+
+    run(test())
+
+
+def test_what_the_process_logs_is_heard_and_is_no_progress():
+    async def test() -> None:
+        heard: list[Record] = []
+
+        def on_record(of: Worker, record: Record) -> None:
+            assert of is worker
+            heard.append(record)
+
+        worker = a_worker(deadlines={"task": 0.6, "start": 30, "load": 30}, on_record=on_record)
+        await worker.start()
+        await worker.run(task(stages.log, "hello"))
+        assert [record.event for record in heard] == ["hello", "UserWarning: slow"]
+        begin = time.monotonic()
+        with pytest.raises(WorkerTimeout, match=r"task made no progress in 0\.6 s"):
+            await worker.run(task(stages.chatter, 60.0))
+        assert 0.5 < time.monotonic() - begin < 8
+        assert heard[-1].event == "still here"
+        assert heard[-1].fields == {"logger": "library", "thread": "talker"}
+
+    run(test())
+
+
+@in_a_worker()
+async def test_nobody_need_hear_what_it_logs(worker):
+    assert await worker.run(task(stages.log, "hello")) is None
+
+
+def test_device_memory_is_that_of_the_process():
+    async def test() -> None:
+        worker = a_worker()
+        assert worker.memory is None
+        await worker.start()
+        await worker.run(task(stages.take_device_memory, 1 << 33))
+        assert worker.memory == 1 << 33
+        await worker.stop()
+        await worker.start()
+        assert worker.memory is None
         await worker.stop()
 
     run(test())

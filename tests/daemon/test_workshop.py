@@ -26,7 +26,9 @@ class FakeWorker:
 
     chance: random.Random
 
-    def __init__(self, name: str, stage: Any, *, deadlines: Any, threads: int) -> None:
+    def __init__(
+        self, name: str, stage: Any, *, deadlines: Any, threads: int, on_record: Any
+    ) -> None:
         self.name, self.alive = name, False
 
     async def start(self) -> Any:

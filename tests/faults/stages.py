@@ -3,10 +3,13 @@
 A task is a `functools.partial`, called with the blocks and the report function at the end.
 """
 
+import logging
 import os
 import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +25,8 @@ Task = Callable[[Blocks, Report], Any]
 
 
 class Caller:
+    memory: int | None = None
+
     def __init__(self) -> None:
         self.facts = {"pid": os.getpid()}
 
@@ -166,6 +171,29 @@ def fatal(blocks: Blocks, report: Report) -> None:
 
 def unsendable_result(blocks: Blocks, report: Report) -> Any:
     return sys.stderr
+
+
+def log(text: str, blocks: Blocks, report: Report) -> None:
+    logging.getLogger("library").info("%s", text)
+    report("step", 1, 1)
+    warnings.warn("slow", UserWarning, stacklevel=2)
+    logging.getLogger("library").debug("not told")
+
+
+def chatter(seconds: float, blocks: Blocks, report: Report) -> None:
+    """A thread that has much to say; the task makes no progress."""
+
+    def talk() -> None:
+        while True:
+            logging.getLogger("library").info("still here")
+            time.sleep(0.001)
+
+    threading.Thread(target=talk, daemon=True, name="talker").start()
+    time.sleep(seconds)
+
+
+def take_device_memory(nbytes: int, blocks: Blocks, report: Report) -> None:
+    Caller.memory = nbytes
 
 
 def task(function: Callable[..., Any], *arguments: Any) -> Task:

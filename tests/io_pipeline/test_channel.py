@@ -4,6 +4,7 @@ import os
 import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -187,3 +188,71 @@ def test_a_block_of_64_mib_is_a_message_of_a_few_hundred_bytes(pair):
         with Block.attach(descriptor, layout) as same:
             assert same["a"][-1] == 9
     assert one.bytes_sent == other.bytes_received < 500
+
+
+def test_threads_share_a_channel(pair):
+    one, other = pair
+    count = 300
+
+    def talk(name):
+        for i in range(count):
+            one.offer((name, i, b"x" * 3000))
+
+    threads = [threading.Thread(target=talk, args=(name,)) for name in "ab"]
+    found = []
+
+    def listen():
+        while (message := other.receive()[0]) is not None:
+            found.append(message)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    for thread in threads:
+        thread.start()
+    for i in range(count):
+        one.send(("main", i, b"y" * 100_000))
+    for thread in threads:
+        thread.join()
+    one.send(None)
+    listener.join()
+    assert [message[1] for message in found if message[0] == "main"] == list(range(count))
+    for name in "ab":  # in order, and none twice; some found no room
+        numbers = [message[1] for message in found if message[0] == name]
+        assert numbers == sorted(set(numbers))
+        assert numbers
+
+
+def test_an_offer_finds_room_or_is_dropped(pair):
+    one, other = pair
+    begin = time.monotonic()
+    for i in range(2000):
+        one.offer((i, b"x" * 1000))
+    assert time.monotonic() - begin < 5
+    one.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):  # full: a send would wait
+        one.send("last" * 100_000)
+    first, _ = other.receive()
+    assert first[0] == 0
+
+
+def test_an_offer_where_a_send_is_interrupted_follows_it(pair, monkeypatch):
+    """As a finaliser may do that logs."""
+    one, other = pair
+    send_some, offered = one.send_some, []
+
+    def interrupted(data, *arguments, **options):
+        if not offered:
+            offered.append(one.offer("offered"))
+        left = send_some(data[:10], *arguments, **options)
+        return data[10 - len(left) :]
+
+    monkeypatch.setattr(one, "send_some", interrupted)
+    one.send("sent")
+    one.send("after")
+    assert [other.receive()[0] for _ in range(3)] == ["sent", "offered", "after"]
+
+
+def test_an_offer_to_nobody(pair):
+    one, other = pair
+    other.close()
+    one.offer("hello")

@@ -14,6 +14,7 @@ import pytest
 from fresco_core.errors import ClipError
 from io_pipeline.blocks import Block, Layout
 from io_pipeline.channel import Channel, ChannelClosed
+from io_pipeline.records import LONGEST, Record
 from io_pipeline.worker import (
     Done,
     Failed,
@@ -116,6 +117,26 @@ def test_what_cannot_be_sent_is_an_error_too(shared):
     assert shared.do(stages.unsendable_result).error.type_name == "TypeError"
     error = shared.do(stages.unsendable_error).error
     assert (error.type_name, error.message) == ("ClipError", "a.mp4: bad")
+
+
+def test_what_it_logs_comes_before_what_follows(child):
+    """Also what it warns of; nothing of it is written to standard error."""
+    answers = [child.do(stages.log, "x" * 5000)]
+    while not isinstance(answers[-1], Done):
+        answers.append(child.answer())
+    record, progress, warning, done = answers
+    assert (record.level, record.fields) == ("info", {"logger": "library"})
+    assert record.event == "x" * (LONGEST - 1) + "…"
+    assert progress == Progress("step", 1, 1)
+    assert warning == Record("warning", "UserWarning: slow", {"logger": "py.warnings"})
+    assert done == Done(None)
+    child.channel.close()
+    assert child.end() == (0, "")
+
+
+def test_device_memory_is_told_with_each_result(child):
+    assert child.do(stages.echo, 1).memory is None
+    assert child.do(stages.take_device_memory, 1 << 33).memory == 1 << 33
 
 
 def test_a_task_that_cannot_be_read_is_an_error_and_not_the_end(shared):
