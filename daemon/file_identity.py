@@ -25,9 +25,11 @@ class FileIdentity(NamedTuple):
 
 
 def inside(folder: str | Path, path: str | Path) -> bool:
-    """Whether a path leads to something beneath a folder, links followed to their ends."""
-    root, real = os.path.realpath(folder), os.path.realpath(path)
-    return real.startswith(root.rstrip("/") + "/")
+    """Whether a path leads to something that is beneath a folder, links followed to their ends."""
+    try:
+        return _beneath(folder, os.path.realpath(path, strict=True))
+    except OSError:  # nothing is there
+        return False
 
 
 def identify(folder: str, name: str, found: os.stat_result | None = None) -> FileIdentity:
@@ -43,7 +45,7 @@ def identify(folder: str, name: str, found: os.stat_result | None = None) -> Fil
         if found is None:
             found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):
-            if not inside(folder, path):
+            if not _beneath(folder, os.path.realpath(path)):
                 return FileIdentity(0, 0, found.st_ino, "is a link that leads out of the inbox")
             try:
                 found = os.stat(path)
@@ -85,6 +87,10 @@ def seen_now(folder: Path, *files: Path | None) -> str:
         )
     except FileNotFoundError:
         return ""
+
+
+def _beneath(folder: str | Path, real: str) -> bool:
+    return real.startswith(os.path.realpath(folder).rstrip("/") + "/")
 
 
 def _kind(mode: int) -> str:

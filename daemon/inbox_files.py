@@ -1,11 +1,13 @@
 """The files in the inbox, and which of them are complete."""
 
+import heapq
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from daemon.file_identity import FileIdentity, cannot_be_read, identify
 from daemon.folder_scan import (
@@ -23,6 +25,7 @@ from daemon.printable import printable
 from daemon.settings import Inbox as InboxSettings
 
 SUFFIXES = CLIP_SUFFIXES | {PROMPT_SUFFIX, SETTINGS_SUFFIX}
+PORTION = 500  # files sorted at once
 LOST = 60.0  # seconds of quiet after which the event that a file was closed counts as lost
 AGAIN = 1.0  # seconds until a file is looked at again that somebody has open
 
@@ -115,7 +118,7 @@ class InboxFiles:
         for folder in sorted(closed - self._closed_folders):
             self._warn(f"{printable(self.path(folder))} cannot be read: what is in it is left out")
         self._closed_folders = closed
-        for name, identity in sorted(changed, key=lambda file: natural_order(file[0])):
+        for name, identity in _in_order(changed):
             self._note(name, identity, now)
         for name in self._files.keys() - present:
             if not name.startswith(tuple(closed)):
@@ -216,7 +219,8 @@ class InboxFiles:
         except FileNotFoundError:
             return None
         before = self._files.get(name)
-        if before is not None and before.refused and before[:3] == identity[:3]:
+        was_refused = before is not None and before.refused and before[:3] == identity[:3]
+        if was_refused and not identity.refused:
             # It could not be read. Permissions change without a trace in size and times.
             try:
                 open_for_writing(self.path(name))
@@ -293,6 +297,17 @@ class InboxFiles:
         for known in (self._files, self._incomplete, self._written):
             known.pop(name, None)
         self.changed[group] = None
+
+
+def _in_order(files: list[tuple[str, FileIdentity]]) -> Iterator[tuple[str, FileIdentity]]:
+    """By their names, in natural order."""
+
+    def order(file: tuple[str, FileIdentity]) -> Any:
+        return natural_order(file[0])
+
+    # While a list is sorted all other threads wait: thousands are sorted in portions.
+    starts = range(0, len(files), PORTION)
+    return heapq.merge(*(sorted(files[at : at + PORTION], key=order) for at in starts), key=order)
 
 
 def group_of(name: str) -> str:

@@ -1,159 +1,209 @@
-import json
-import os
-import unicodedata
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from watchdog.utils import BaseThread
 
-from daemon.inbox import scan
+from daemon import inbox as inbox_module
+from daemon.inbox import Changes, Inbox
+from daemon.settings import Inbox as InboxSettings
+from fresco_core.errors import ClipError, ConfigError
 
-
-def drop(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).write_bytes(b"x")
-
-
-def names(folder: Path, prompts: Path | None = None) -> list[str]:
-    return [job.name for job in scan(folder, prompts or folder, folder / "output").jobs]
-
-
-def test_clip_and_prompt_are_paired_by_stem(tmp_path: Path) -> None:
-    drop(tmp_path, "a.mp4", "a.txt", "b.mkv", "b.txt", "notes.txt", "c.png", "c.txt")
-    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
-    assert [(job.clip.name, job.prompt_file.name, job.name) for job in inbox.jobs] == [
-        ("a.mp4", "a.txt", "a"),
-        ("b.mkv", "b.txt", "b"),
-    ]
-    assert inbox.without_prompt == inbox.not_files == ()
+QUIET = 0.1
+WAIT = 10.0  # seconds at most
+NEVER = 3600.0
 
 
-def test_prompts_from_another_folder(tmp_path: Path) -> None:
-    clips, prompts = tmp_path / "clips", tmp_path / "prompts"
-    clips.mkdir()
-    prompts.mkdir()
-    drop(clips, "a.mp4", "a.txt")
-    drop(prompts, "a.txt")
-    (job,) = scan(clips, prompts, tmp_path).jobs
-    assert job.prompt_file == prompts / "a.txt"
+class Told:
+    """Whom an inbox tells."""
+
+    def __init__(self) -> None:
+        self.arrived: list[str] = []
+        self.prompts: list[str | None] = []
+        self.gone: list[str] = []
+        self.warnings: list[str] = []
+        self._news = asyncio.Event()
+
+    async def change(self, changes: Changes) -> None:
+        for arrival in changes.arrived:
+            self.arrived.append(arrival.clip.name)
+            self.prompts.append(arrival.prompt_file and arrival.prompt_file.name)
+        self.gone += [path.name for path in changes.gone]
+        self._news.set()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT):
+            while not true():
+                await self._news.wait()
+                self._news.clear()
 
 
-def test_suffixes_in_any_case(tmp_path: Path) -> None:
-    drop(tmp_path, "a.MP4", "b.Mov", "c.AVI", "d.mkv", *(f"{stem}.TXT" for stem in "abcd"))
-    assert names(tmp_path) == ["a", "b", "c", "d"]
+@asynccontextmanager
+async def running(
+    folder: Path, known: dict[Path, str] | None = None, **settings: object
+) -> AsyncIterator[tuple[Inbox, Told]]:
+    told = Told()
+    values = {"quiet_seconds": QUIET, "rescan_seconds": NEVER, **settings}
+    inbox = Inbox(
+        folder,
+        InboxSettings.model_validate(values),
+        told.change,
+        known or {},
+        told.warnings.append,
+    )
+    run = asyncio.create_task(inbox.run())
+    try:
+        yield inbox, told
+    finally:
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert not [thread for thread in threading.enumerate() if isinstance(thread, BaseThread)]
 
 
-def test_natural_order(tmp_path: Path) -> None:
-    stems = ["clip10", "clip2", "Clip1", "7", "x1y10", "x1y9"]
-    drop(tmp_path, *(f"{stem}{suffix}" for stem in stems for suffix in (".mp4", ".txt")))
-    assert names(tmp_path) == ["7", "Clip1", "clip2", "clip10", "x1y9", "x1y10"]
+async def scanned(inbox: Inbox, told: Told) -> None:
+    """Wait until the inbox is watched."""
+    (inbox.folder / "first.mp4").touch()
+    await told.until(lambda: "first.mp4" in told.arrived)
 
 
-def test_clip_without_prompt(tmp_path: Path) -> None:
-    drop(tmp_path, "a.mp4", "b.mp4", "b.txt")
-    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
-    assert [path.name for path in inbox.without_prompt] == ["a.mp4"]
-    assert [job.name for job in inbox.jobs] == ["b"]
+def test_told_soon_after_it_is_complete(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as (inbox, told):
+            await scanned(inbox, told)
+            took = []
+            for number in range(3):  # other programs may be in the way once
+                (tmp_path / f"{number}.txt").touch()
+                (tmp_path / f"{number}.mp4").touch()
+                complete = time.monotonic()
+                await told.until(lambda number=number: f"{number}.mp4" in told.arrived)  # type: ignore[misc]
+                took.append(time.monotonic() - complete)
+            assert QUIET <= min(took) < QUIET + 0.3
+            assert told.prompts == [None, "0.txt", "1.txt", "2.txt"]
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert threading.active_count() == before
 
 
-def test_two_clips_with_one_stem(tmp_path: Path) -> None:
-    drop(tmp_path, "a.avi", "a.mov", "a.mp4", "a.txt", "a.mp4.mkv", "a.mp4.txt")
-    found = names(tmp_path)
-    assert found == ["a", "a.mov", "a.mp4", "a.mp4.mkv"]
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path / "a/b") as (inbox, told):
+            while not inbox.folder.is_dir():
+                await asyncio.sleep(0.01)
+            await scanned(inbox, told)
+
+    asyncio.run(main())
 
 
-def finish(folder: Path, manifest: object) -> None:
-    folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    inbox = Inbox(tmp_path / "file", InboxSettings(), Told().change)
+    with pytest.raises(ConfigError, match=r"inbox\.folder: .*file cannot be made"):
+        asyncio.run(inbox.run())
 
 
-@pytest.mark.parametrize(
-    ("holder", "found"),
-    [
-        ("a.avi", ["a", "a.mov", "a.mp4"]),
-        ("a.mov", ["a.avi", "a", "a.mp4"]),
-        ("a.mp4", ["a.avi", "a.mov", "a"]),
-        ("a.mkv", ["a", "a.mov", "a.mp4"]),  # no longer there
-    ],
-)
-def test_a_result_folder_stays_with_its_clip(tmp_path: Path, holder: str, found: list[str]) -> None:
-    drop(tmp_path, "a.avi", "a.mov", "a.mp4", "a.txt")
-    finish(tmp_path / "output/a", {"clip": {"file": holder}})
-    assert names(tmp_path) == found
+def test_polling_needs_no_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "SOON", 0.02)
+
+    async def main() -> None:
+        async with running(tmp_path, watch="polling") as (inbox, told):
+            await scanned(inbox, told)
+            assert not [t for t in threading.enumerate() if isinstance(t, BaseThread)]
+            (tmp_path / "first.mp4").unlink()
+            await told.until(lambda: told.gone == ["first.mp4"])
+
+    asyncio.run(main())
 
 
-@pytest.mark.parametrize("manifest", [[], {}, {"clip": "a.mp4"}, {"clip": {"file": ["a.mp4"]}}])
-def test_a_folder_that_is_no_result_is_nobodys(tmp_path: Path, manifest: object) -> None:
-    drop(tmp_path, "a.avi", "a.mp4", "a.txt")
-    finish(tmp_path / "output/a", manifest)
-    assert names(tmp_path) == ["a", "a.mp4"]
+def test_events_ask_for_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "SOON", 0.02)
+
+    async def main() -> None:
+        async with running(tmp_path, recursive=True) as (inbox, told):
+            await scanned(inbox, told)
+            (tmp_path / "first.mp4").unlink()
+            await told.until(lambda: told.gone == ["first.mp4"])
+            (tmp_path / "sub").mkdir()
+            (tmp_path / "sub/a.mp4").touch()
+            await told.until(lambda: "a.mp4" in told.arrived)
+
+    asyncio.run(main())
 
 
-def test_what_is_no_file_is_named_and_left_out(tmp_path: Path) -> None:
-    drop(tmp_path, "good.mp4", "good.txt", "dir.txt", "fifo.txt", "broken.txt", "target")
-    (tmp_path / "dir.mp4").mkdir()
-    os.mkfifo(tmp_path / "fifo.mp4")
-    (tmp_path / "broken.mp4").symlink_to(tmp_path / "absent")
-    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
-    assert [job.name for job in inbox.jobs] == ["good"]
-    assert [path.name for path in inbox.not_files] == ["broken.mp4", "dir.mp4", "fifo.mp4"]
+def test_take_does_not_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, quiet_seconds=NEVER) as (inbox, told):
+            (tmp_path / "a.mp4").touch()
+            arrival = await inbox.take("a.mp4", 3)
+            assert (arrival.clip, arrival.priority) == (tmp_path / "a.mp4", 3)
+            with pytest.raises(ClipError, match="not in the inbox"):
+                await inbox.take("b.mp4")
+            assert told.arrived == []
+
+    asyncio.run(main())
 
 
-def test_prompt_that_is_no_file_counts_as_absent(tmp_path: Path) -> None:
-    drop(tmp_path, "a.mp4", "b.mp4")
-    (tmp_path / "a.txt").mkdir()
-    os.mkfifo(tmp_path / "b.txt")
-    assert [path.name for path in scan(tmp_path, tmp_path, tmp_path / "output").without_prompt] == [
-        "a.mp4",
-        "b.mp4",
-    ]
+def test_told_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as (inbox, told):
+            await scanned(inbox, told)
+            await inbox.tell_again(tmp_path / "first.mp4")
+            await told.until(lambda: told.arrived == ["first.mp4"] * 2)
+
+    asyncio.run(main())
 
 
-def test_links_are_followed(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    drop(tmp_path, "real.mp4")
-    drop(tmp_path / "in", "link.txt")
-    (tmp_path / "in/link.mp4").symlink_to(tmp_path / "real.mp4")
-    assert names(tmp_path / "in") == ["link"]
+def test_what_on_change_raises_ends_it(tmp_path: Path) -> None:
+    async def fail(changes: Changes) -> None:
+        raise ValueError("store")
+
+    (tmp_path / "a.mp4").touch()
+    inbox = Inbox(tmp_path, InboxSettings(quiet_seconds=QUIET), fail)
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="store"):
+        asyncio.run(inbox.run())
+    assert threading.active_count() == before
 
 
-def test_hidden_files_are_left_out(tmp_path: Path) -> None:
-    drop(tmp_path, ".a.mp4", ".a.txt", ".mp4", "..mp4", "...txt")
-    inbox = scan(tmp_path, tmp_path, tmp_path / "output")
-    assert (inbox.jobs, inbox.without_prompt, inbox.not_files) == ((), (), ())
+def test_a_disk_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "SILENT", 0.05)
+    answer = threading.Event()
+
+    async def main() -> None:
+        async with running(tmp_path) as (inbox, _):
+            monkeypatch.setattr(inbox._arrivals, "look", lambda hints: answer.wait(WAIT))
+            try:
+                await until(lambda: "has not answered" in inbox.problem)
+            finally:
+                answer.set()
+            await until(lambda: not inbox.problem)
+
+    asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    "stem",
-    [
-        "with blank",
-        " ",
-        "quote'\"s",
-        "Straße 雪 🚗",
-        "two\nlines",
-        "tab\tand \x1b[31mescape",
-        "bytes\udcff\udc80",
-        "$(touch x); rm -rf *",
-        "-h",
-        "--output",
-        "[bold]",
-        "%04d",
-        "x" * 251,
-    ],
-)
-def test_odd_names(tmp_path: Path, stem: str) -> None:
-    drop(tmp_path, f"{stem}.mp4", f"{stem}.txt")
-    (job,) = scan(tmp_path, tmp_path, tmp_path / "output").jobs
-    assert job.name == stem
-    assert job.clip.read_bytes() == job.prompt_file.read_bytes() == b"x"
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT):
+        while not true():
+            await asyncio.sleep(0.005)
 
 
-def test_accents_are_paired_however_they_are_stored(tmp_path: Path) -> None:
-    one, two = (unicodedata.normalize(form, "Säntis") for form in ("NFC", "NFD"))
-    assert one != two
-    drop(tmp_path, f"{one}.mp4", f"{two}.txt")
-    assert names(tmp_path) == [one]
+def test_the_loop_is_not_kept_by_thousands_of_clips(tmp_path: Path) -> None:
+    """Nothing that takes long is done in it; the limit is for a busy machine."""
+    for number in range(3000):
+        (tmp_path / f"{number}.mp4").touch()
 
+    async def main() -> None:
+        longest = 0.0
+        async with running(tmp_path, rescan_seconds=0.5) as (_, told):
+            while len(told.arrived) < 3000:
+                start = time.monotonic()
+                await asyncio.sleep(0.001)
+                longest = max(longest, time.monotonic() - start)
+        assert longest < 0.15
 
-def test_absent_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        scan(tmp_path / "absent", tmp_path, tmp_path)
+    asyncio.run(main())

@@ -1,0 +1,88 @@
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.open_for_writing import open_for_writing
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "a.mp4"
+    file.write_bytes(b"x")
+    return file
+
+
+def test_a_writer_is_noticed_until_it_closes(file: Path) -> None:
+    assert open_for_writing(str(file)) is False
+    with file.open("ab"):
+        assert open_for_writing(str(file)) is True
+    assert open_for_writing(str(file)) is False
+
+
+def test_readers_are_no_writers(file: Path) -> None:
+    with file.open("rb"):
+        assert open_for_writing(str(file)) is False
+
+
+def test_nothing_stays_open_and_nothing_is_leased(file: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        open_for_writing(str(file))
+    assert len(os.listdir("/proc/self/fd")) == before
+    # With a lease left behind this would wait for the kernel's lease-break time.
+    os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_a_writer_that_comes_in_between_ends_nobody(file: Path) -> None:
+    """Leases are broken with a signal: the usual one, SIGIO, would end this process."""
+    assert signal.getsignal(signal.SIGIO) == signal.SIG_DFL
+    end = threading.Event()
+
+    def write() -> None:
+        while not end.is_set():
+            file.open("ab").close()
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    found = [open_for_writing(str(file)) for _ in range(2000)]
+    end.set()
+    for writer in writers:
+        writer.join()
+    assert None not in found
+    assert open_for_writing(str(file)) is False
+
+
+def test_absent(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_for_writing(str(tmp_path / "absent"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+class TestFilesOfOthers:
+    @pytest.fixture
+    def others_file(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp())  # pytest's are closed to others
+        folder.chmod(0o755)
+        file = folder / "a.mp4"
+        file.write_bytes(b"x")
+        os.seteuid(65534)
+        yield file
+        os.seteuid(0)
+        shutil.rmtree(folder)
+
+    def test_nobody_tells(self, others_file: Path) -> None:
+        assert open_for_writing(str(others_file)) is None
+
+    def test_they_may_be_closed_to_us(self, others_file: Path) -> None:
+        os.seteuid(0)
+        others_file.chmod(0o600)
+        os.seteuid(65534)
+        with pytest.raises(PermissionError):
+            open_for_writing(str(others_file))
