@@ -188,6 +188,18 @@ class TestDevices:
         assert (device["window"], device["windows"], device["stage"]) == (0, 0, "")
         assert (other["state"], other["waits"]) == ("idle", None)
 
+    def test_of_several_waits_the_longest_is_told(self, house: House) -> None:
+        house.timeline.begin_wait(house.track("cuda:0"), "frames", "a")
+        house.time += 5
+        house.timeline.begin_wait(house.track("cuda:0"), "core", "a")
+        assert house.status()["devices"][0]["waits"] == {"for": "frames", "seconds": 5.0}
+
+    def test_how_many_windows_there_are_may_not_be_known_yet(self, house: House) -> None:
+        job = house.begin(7)
+        house.timeline.begin(house.track("cuda:0"), "translate", job.name, 2)
+        device = house.status()["devices"][0]
+        assert (device["window"], device["windows"]) == (3, 3)
+
     def test_one_that_loads_and_one_that_is_lost(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
