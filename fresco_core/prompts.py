@@ -28,6 +28,10 @@ NEGATIVE = (
     "cropped, worst quality, low quality"
 )
 
+# Characters that are looked at: the encoder's 77 tokens are far shorter, and a prompt of a megabyte
+# takes seconds.
+LOOKED_AT = 1 << 14
+
 
 def default_prompts(base_name: str) -> tuple[str, str]:
     """Added prompt and negative prompt that suit a base model, by its name or path."""
@@ -60,9 +64,11 @@ def effective_prompts(
 
 def cut_off(tokenizer: Any, text: str) -> str:
     """The end of a prompt that the text encoder will not see; empty where all of it fits."""
-    ids = tokenizer(text, truncation=False, verbose=False).input_ids
+    ids = tokenizer(text[:LOOKED_AT], truncation=False, verbose=False).input_ids
     limit = tokenizer.model_max_length
-    return str(tokenizer.decode(ids[limit - 1 : -1])).strip() if len(ids) > limit else ""
+    if len(ids) <= limit:
+        return ""
+    return str(tokenizer.decode(ids[limit - 1 : -1])).strip() + text[LOOKED_AT:]
 
 
 def encode_prompts(
@@ -78,7 +84,7 @@ def encode_prompts(
     """
     texts = list(dict.fromkeys([*negative, *positive]))
     tokens = tokenizer(
-        texts,
+        [text[:LOOKED_AT] for text in texts],
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,

@@ -28,6 +28,8 @@ from io_pipeline.worker import FatalError, OutOfDeviceMemory, Report
 
 # Frame pairs given to the flow model at once; bounds its memory on long windows.
 FLOW_PAIRS = 8
+# Characters of a prompt that are quoted where it was cut.
+QUOTED = 300
 
 _BROKEN = re.compile("CUDA error|cuDNN error|CUDNN_STATUS|CUBLAS_STATUS")
 
@@ -228,10 +230,16 @@ def prompt_warnings(translator: FrescoTranslator, prompt: Prompt) -> tuple[str, 
     if prompt.negative is not None or options.negative_prompt is not None:
         texts.append(("negative", negative))
     return tuple(
-        f"{kind} prompt is too long for the text encoder, cut off: {rest}"
+        f"{kind} prompt is too long for the text encoder, cut off: {_beginning(rest)}"
         for kind, text in texts
         if (rest := cut_off(models.tokenizer, text))
     )
+
+
+def _beginning(text: str) -> str:
+    if len(text) <= QUOTED:
+        return text
+    return f"{text[:QUOTED]}… ({len(text)} characters)"
 
 
 def _key_frames(task: TranslateWindow, block: Block, keys: range) -> KeyFrameBatch:

@@ -56,3 +56,24 @@ def test_what_does_not_fit_is_named(models):
     assert cut_off(models.tokenizer, "a car on a road") == ""
     long = "road " * 100 + "castle"
     assert cut_off(models.tokenizer, long).endswith("castle")
+
+
+def test_no_more_is_looked_at_than_the_encoder_may_see(models):
+    words = "a car in the snow " * 60_000
+    looked_at = []
+    tokenizer = models.tokenizer
+
+    class Watched:
+        model_max_length = tokenizer.model_max_length
+        decode = tokenizer.decode
+
+        def __call__(self, texts, **options):
+            looked_at.append(max(map(len, [texts] if isinstance(texts, str) else texts)))
+            return tokenizer(texts, **options)
+
+    rest = cut_off(Watched(), words)
+    assert len(words) - 1000 < len(rest) < len(words)
+    embedded = encode_prompts(Watched(), models.text_encoder, [words], [""])
+    assert max(looked_at) == prompts.LOOKED_AT
+    short = encode_prompts(tokenizer, models.text_encoder, [words[:2000]], [""])
+    assert torch.equal(embedded, short)

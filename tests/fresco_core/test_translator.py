@@ -9,7 +9,7 @@ from fresco_core.batch import KeyFrameBatch
 from fresco_core.errors import NoPictureError
 from fresco_core.flow import load_flow
 from fresco_core.models import load_diffusion_models
-from fresco_core.options import OptimizationOptions, TranslationOptions
+from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
 from fresco_core.translator import FrescoTranslator
 from tests.fresco_core.scenes import panning
@@ -169,6 +169,26 @@ def test_shapes_that_do_not_fit_are_refused(translator):
         translator.translate(batch(2, 64, 64), carry)
     with pytest.raises(ValueError, match="control maps or neither"):
         translator.translate(replace(scene, controls=None), carry)
+
+
+def test_other_options_share_the_models(folders, translator, usual):
+    options = replace(
+        QUICK, steps=7, guidance_scale=3.0, seed=4, attention=AttentionOptions(0.5, 0.9)
+    )
+    other = translator.with_options(options)
+    assert other.models is translator.models
+    assert other.schedule.timesteps != translator.schedule.timesteps
+    base = FrescoTranslator(new_translator(folders).models, load_flow("dis"), options)
+    expected = base.translate(batch(3)).frames
+    assert np.array_equal(other.translate(batch(3)).frames, expected)
+    assert not np.array_equal(expected, usual)
+    assert np.array_equal(run(translator), usual)
+
+
+def test_of_the_attention_too(translator, usual):
+    options = replace(QUICK, attention=AttentionOptions(2.0, 2.0))
+    assert not np.array_equal(translator.with_options(options).translate(batch(3)).frames, usual)
+    assert np.array_equal(run(translator), usual)
 
 
 @pytest.mark.parametrize("layer", ["unet.conv_out", "vae.decoder.conv_out"])

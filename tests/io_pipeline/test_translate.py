@@ -1,7 +1,9 @@
 """Windows translated by tasks are what the translator makes of the same batches."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ from fresco_core.errors import NoPictureError
 from fresco_core.flow import load_flow
 from fresco_core.keyframes import Batch, batch_key_frames
 from fresco_core.models import load_diffusion_models
-from fresco_core.options import OptimizationOptions, TranslationOptions
+from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
 from fresco_core.translator import FrescoTranslator
 from io_pipeline import checkpoint
@@ -248,6 +250,14 @@ class TestWarnings:
         assert negative.endswith("dog")
         assert not any(told[1:])
 
+    def test_of_a_very_long_one_the_beginning_is_quoted(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0,), 5)
+        task = replace(task_of(window), prompt=Prompt("snow " * 200_000))
+        translated = Translate(translator, canny)(task, (read(window, FRAMES),), Reports())
+        assert translated is not None
+        (warning,) = translated.warnings
+        assert re.search(r"cut off: snow snow .{280,300}… \(\d{6} characters\)$", warning)
+
     def test_ordinary_prompts_are_none(self, translator: FrescoTranslator) -> None:
         (window,) = cut_clip((0,), 5)
         translated = Translate(translator, canny)(
@@ -255,6 +265,60 @@ class TestWarnings:
         )
         assert translated is not None
         assert translated.warnings == ()
+
+
+class TestOptions:
+    def test_each_task_has_its_own(
+        self, folders: tuple[Path, Path], translator: FrescoTranslator
+    ) -> None:
+        """Jobs one after the other; each as if the handler had never seen another."""
+        (window,) = cut_clip((0, 2, 4), 5)
+        others = (
+            replace(OPTIONS, attention=AttentionOptions(0.9, 0.9)),
+            replace(OPTIONS, seed=5, guidance_scale=2.0),
+            OPTIONS,
+        )
+        handler = Translate(translator, canny)
+        for options in others:
+            block = read(window, FRAMES)
+            handler(replace(task_of(window), options=options), (block,), Reports())
+            alone = Translate(new_translator(folders).with_options(options), canny)
+            expected = read(window, FRAMES)
+            alone(replace(task_of(window), options=options), (expected,), Reports())
+            assert np.array_equal(block["keys"], expected["keys"])
+
+    def test_steps_are_the_tasks(self, translator: FrescoTranslator) -> None:
+        handler = Translate(translator, canny)
+        for steps in (3, 6):
+            (window,) = cut_clip((0, 2), 5, steps=steps - 2)
+            block, reports = read(window, FRAMES), Reports()
+            options = replace(OPTIONS, steps=steps)
+            handler(replace(task_of(window), options=options), (block,), reports)
+            assert reports.of("step")[-1] == (steps - 2, steps - 2)
+
+    def test_maps_are_drawn_with_the_tasks(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0,), 5)
+        block = read(window, FRAMES)
+        task = replace(task_of(window), map_options=MapOptions(10, 20))
+        Translate(translator, canny)(task, (block,), Reports())
+        assert np.array_equal(block["controls"][BY_DEVICE, 0], cv2.Canny(FRAMES[0], 10, 20))
+
+    @pytest.mark.parametrize(
+        "changes", [{"options": replace(OPTIONS, seed=9)}, {"clip": "another"}, {"job": "b"}]
+    )
+    def test_what_a_job_of_other_options_left_is_not_gone_on_from(
+        self, translator: FrescoTranslator, tmp_path: Path, changes: dict[str, Any]
+    ) -> None:
+        """A job that was begun anew: its first window was translated by another process."""
+        handler, (first, second, *_) = Translate(translator, canny), cut_clip(KEYS, 5)
+        block = read(first, FRAMES)
+        translated = handler(task_of(first), (block,), Reports())
+        assert translated is not None
+        block["keys"][:] = 77
+        file = saved(tmp_path, first, block, translated)
+        block = read(second, FRAMES)
+        handler(replace(task_of(second, file=file), **changes), (block,), Reports())
+        assert (block["keys"][0] == 77).all()
 
 
 class TestFlows:
