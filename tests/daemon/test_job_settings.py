@@ -1,14 +1,17 @@
 """What one clip may have otherwise, and what it is told about the rest."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from daemon.config import Layer, keys, merge
 from daemon.job_settings import ALLOWED, MAX_BYTES, MAX_MESSAGE, job_priority, job_settings
+from daemon.jobs import Outcome
 from daemon.settings import Settings
 from fresco_core.errors import ClipError
+from tests.daemon.rig import Rig
 
 OURS = merge(
     Layer("config", {"translation.seed": 7, "key_frames.resolution": 128, "models.base": "a/b"})
@@ -165,3 +168,37 @@ def test_names_are_shown_printable(tmp_path: Path) -> None:
     file.write_text("x = 1")
     with pytest.raises(ClipError, match=r"^a\\n\\udcff\.toml: x: no such key"):
         job_settings(OURS, file)
+
+
+def test_clips_side_by_side_with_settings_of_their_own(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    plain, own, wrong = (rig.job(name, frames=9) for name in "abc")
+    file = tmp_path / "b.toml"
+    file.write_text(
+        "[key_frames]\nmin_interval = 3\nmax_interval = 3\nresolution = 128\n"
+        "[translation]\nsteps = 8\n[output]\ncomparison = false\n"
+    )
+    other = tmp_path / "c.toml"
+    other.write_text("[models]\nbase = '/etc/passwd'\n")
+    results = rig.run(
+        plain,
+        replace(own, settings_file=file),
+        replace(wrong, settings_file=other),
+        devices=("cpu", "cpu"),
+    )
+    assert [result.outcome for result in results] == [Outcome.DONE, Outcome.DONE, Outcome.FAILED]
+    assert results[2].reason.startswith("c.toml: models.base cannot be set for one clip")
+    assert rig.manifest("a")["key_frames"] == [0, 4, 8]
+    told = rig.manifest("b")
+    assert told["key_frames"] == [0, 3, 6, 8]
+    assert told["sizes"]["working"] == [192, 128]
+    assert told["settings"]["translation"]["steps"] == 8
+    assert (rig.output / "a/comparison.mp4").exists()
+    assert not (rig.output / "b/comparison.mp4").exists()
+    # Done again only where its own settings are others.
+    again = rig.run(plain, replace(own, settings_file=file))
+    assert {result.outcome for result in again} == {Outcome.ALREADY_DONE}
+    file.unlink()
+    (result,) = rig.run(own)
+    assert result.outcome is Outcome.DONE
+    assert rig.manifest("b")["key_frames"] == [0, 4, 8]

@@ -54,6 +54,8 @@ def test_another_process_goes_on_from_the_checkpoint(stage: DeviceStage, tmp_pat
     one: Translate = stage.load(Reports())
     assert one.facts["dtype"] == "float16"
     assert "NVIDIA" in one.facts["device"]
+    assert one.memory is not None
+    assert one.memory > 0
     file = None
     for window in cut_clip(KEYS, 5):
         first, second = (read(window, FRAMES) for _ in range(2))
