@@ -101,7 +101,9 @@ class ControlServer:
             socket_ = stack.enter_context(listening(self._path))
             accept = await self._site(stack, [*self._public(), *self._private()])
             server = await loop.create_unix_server(accept, sock=socket_, backlog=BACKLOG)
+            stack.push_async_callback(_let_in)
             stack.callback(server.close)
+            stack.push_async_callback(_let_in)  # asyncio forgets those that it has only accepted
             if self._listen:
                 tcp = await self._listen_tcp(public)
                 stack.callback(tcp.close)
@@ -314,6 +316,12 @@ class ControlServer:
                 return _error(500, f"internal error, see the log: {error!r}")
 
         return speak_json
+
+
+async def _let_in() -> None:
+    """Have connections that are just being accepted counted, so that they are closed as well."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 class _Refused(Exception):
