@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from daemon.actions import Action
 from daemon.devices import Device, Devices
 from daemon.memory import Memory
 from daemon.runner import READ, Runner
@@ -35,7 +36,7 @@ class Assignments:
         *,
         threads: int,
         attempts: int,
-        on_warning: Callable[[ClipWork, str], None],
+        on_warning: Callable[[ClipWork, str, Action], None],
         on_details: Callable[[str], None],
     ) -> None:
         self._devices = devices
@@ -84,7 +85,9 @@ class Assignments:
                     ) from error
                 self._batch_sizes[size] = min(smaller, self._batch_sizes.get(size, smaller))
                 self._on_warning(
-                    clip, f"{device.name} ran out of memory: batches of {smaller} from here on"
+                    clip,
+                    f"{device.name} ran out of memory: batches of {smaller} from here on",
+                    Action.WARNING,
                 )
             except (WorkerDied, FatalError) as death:
                 reason = getattr(death, "reason", str(death))
@@ -98,9 +101,8 @@ class Assignments:
                         f"{clip.job.clip}: {clip.deaths} times the process that translated it "
                         f"ended: {reason}"
                     ) from death
-                self._on_warning(
-                    clip, f"{device.name}: {reason}; window {window.index} is done again"
-                )
+                text = f"{device.name}: {reason}; window {window.index} is done again"
+                self._on_warning(clip, text, Action.DEVICE_DIED)
             self.end(clip)
             if saved is not None:
                 await saved
@@ -114,9 +116,10 @@ class Assignments:
     async def begin(self, clip: ClipWork) -> Device:
         """The clip's device; waits for one where it has none."""
         if clip.device is None:
-            clip.device = await self._devices.take(
-                clip.length, clip.number, again=not clip.account.ahead
-            )
+            with self._runner.wait("device", clip):
+                clip.device = await self._devices.take(
+                    clip.length, clip.number, again=not clip.account.ahead
+                )
             self._memory.promote(clip.account)
         return clip.device
 

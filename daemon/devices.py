@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from daemon.actions import Action
 from daemon.failures import reason
 from daemon.workers import OnRecord, Worker, WorkerDied
 from fresco_core.errors import FrescodError
@@ -87,9 +88,9 @@ class _Request:
 class Devices:
     """Starts the devices, hands them out, restarts what died.
 
-    ``on_event(text)`` hears what the user should know, ``on_record`` what their processes log. For
-    a clip that is `expected` devices are kept for ``keep`` seconds at most. ``loading(name)`` is
-    entered while a device loads its models.
+    ``on_event(text, action)`` hears what the user should know, ``on_record`` what their processes
+    log. For a clip that is `expected` devices are kept for ``keep`` seconds at most.
+    ``loading(name)`` is entered while a device loads its models.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Devices:
         *,
         deadlines: Mapping[str, float],
         threads: int,
-        on_event: Callable[[str], None],
+        on_event: Callable[[str, Action], None],
         keep: float = KEEP,
         on_record: OnRecord | None = None,
     ) -> None:
@@ -281,7 +282,7 @@ class Devices:
             except WorkerDied as death:
                 self.died(device)
                 fate = "" if device.hopeless else "; started again"
-                self._on_event(f"{device.name}: {death.reason}{fate}")
+                self._on_event(f"{device.name}: {death.reason}{fate}", Action.DEVICE_DIED)
                 if fate:
                     await asyncio.sleep(PAUSE * 2 ** (device.in_vain - 1))
             except FrescodError as error:
@@ -304,7 +305,8 @@ class Devices:
         if all(other.lost for other in self.all):
             self._fail(error or DeviceError(f"no device is left: {device.name}: {reason}"))
         else:
-            self._on_event(f"{device.name} is lost, the others carry on: {reason}")
+            text = f"{device.name} is lost, the others carry on: {reason}"
+            self._on_event(text, Action.DEVICE_LOST)
             for request in self._waiting:
                 if not request.first and not request.device.done():
                     request.device.set_exception(DeviceLost("its device is lost"))

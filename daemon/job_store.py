@@ -125,7 +125,7 @@ class JobStore:
                 return None
             db.execute(
                 "UPDATE jobs SET state = ?, attempts = attempts + 1, claimed = ?, ended = NULL, "
-                "reason = '' WHERE id = ?",
+                "reason = '', windows_done = 0 WHERE id = ?",
                 [JobState.PREPARING, self._clock(), row["id"]],
             )
             return rows.record(db, row["id"])
@@ -142,10 +142,14 @@ class JobStore:
             db.execute("UPDATE jobs SET state = ? WHERE id = ?", [state, number])
 
     def window_done(self, number: int, done: int, count: int) -> None:
-        """So many of a job's windows are on disk: its attempts so far were not in vain."""
+        """So many of a job's windows are on disk: its attempts so far were not in vain.
+
+        Two that end together may be told in either order.
+        """
         with self._transaction() as db:
             db.execute(
-                "UPDATE jobs SET windows_done = ?, windows = ?, attempts = 1 WHERE id = ?",
+                "UPDATE jobs SET windows_done = max(windows_done, ?), windows = ?, attempts = 1 "
+                "WHERE id = ?",
                 [done, count, number],
             )
 

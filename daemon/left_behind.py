@@ -25,7 +25,7 @@ class LeftBehind:
 
     def status(self) -> dict[str, Any]:
         """What is known of the jobs, in the daemon's words; its state is ``down``."""
-        from daemon.job_store import read_store
+        from daemon.job_rows import read_store
 
         self._check()
         counts, failures = read_store(self._store, JobState.FAILED)
@@ -46,7 +46,7 @@ class LeftBehind:
 
     def jobs(self, state: JobState | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The newest jobs, or the newest in a state, the newest first."""
-        from daemon.job_store import read_store
+        from daemon.job_rows import read_store
 
         self._check()
         return [record.to_json() for record in read_store(self._store, state, limit)[1]]

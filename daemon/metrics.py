@@ -21,7 +21,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds; a window takes some with a tiny model, and half an hour on a slow device.
 BUCKETS = (0.1, 0.3, 1, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 STAGES = ("prepare", "translate", "propagate", "publish")
-WORKERS = ("reader", "pool", "device")
 
 
 class Metrics:
@@ -43,9 +42,6 @@ class Metrics:
         self._windows = Counter("frescod_windows", "Windows on disk.", registry=registry)
         self._keys = Counter("frescod_key_frames", "Key frames translated.", registry=registry)
         self._frames = Counter("frescod_frames", "Frames on disk.", registry=registry)
-        self._deaths = Counter(
-            "frescod_worker_deaths", "Processes that died.", ["kind"], registry=registry
-        )
         self._seconds = Histogram(
             "frescod_window_seconds",
             "Busy seconds that a window took, all its tasks of a stage added up.",
@@ -56,8 +52,6 @@ class Metrics:
         # Series are there from the start: a rate needs a first value.
         for outcome in Outcome:
             self._jobs.labels(_word(outcome))
-        for kind in WORKERS:
-            self._deaths.labels(kind)
         for stage in STAGES:
             self._seconds.labels(stage)
 
@@ -74,14 +68,11 @@ class Metrics:
             if stage in STAGES:
                 self._seconds.labels(stage).observe(taken)
 
-    def worker_died(self, kind: str) -> None:
-        """A process died that was none of ours to end: "reader", "pool" or "device"."""
-        self._deaths.labels(kind if kind in WORKERS else "other").inc()
-
     def text(
         self,
         status: Mapping[str, Any],
         busy_seconds: Mapping[str, float],
+        deaths: Mapping[str, int],
         *,
         inbox_healthy: bool = True,
     ) -> str:
@@ -90,8 +81,9 @@ class Metrics:
         Args:
             status: as `status.snapshot` makes it.
             busy_seconds: of work by the names of the devices, since the start; others are left out.
+            deaths: of processes that nobody ended, by their kind: "reader", "pool", "device".
         """
-        self._now.families = tuple(_families(status, busy_seconds, inbox_healthy))
+        self._now.families = tuple(_families(status, busy_seconds, deaths, inbox_healthy))
         return str(generate_latest(self._registry).decode())
 
 
@@ -106,7 +98,10 @@ class _Now(Collector):
 
 
 def _families(
-    status: Mapping[str, Any], busy_seconds: Mapping[str, float], inbox_healthy: bool
+    status: Mapping[str, Any],
+    busy_seconds: Mapping[str, float],
+    deaths: Mapping[str, int],
+    inbox_healthy: bool,
 ) -> Iterator[Metric]:
     devices = status["devices"]
     worked = CounterMetricFamily(
@@ -115,6 +110,10 @@ def _families(
     for device in devices:
         worked.add_metric([device["name"]], busy_seconds.get(device["name"], 0.0))
     yield worked
+    died = CounterMetricFamily("frescod_worker_deaths", "Processes that died.", labels=["kind"])
+    for kind, count in deaths.items():
+        died.add_metric([kind], count)
+    yield died
     yield _gauges("frescod_jobs", "Jobs by state.", "state", status["jobs"])
     yield _gauges(
         "frescod_device_up",

@@ -67,7 +67,10 @@ def run_folder(
     if timeline is not None:
         check_place(timeline)
     recorded = Timeline()
-    with ExitStack() as stack, progress or watch() as watching:
+    with (
+        ExitStack() as stack,
+        progress or watch(settings.log.format, settings.log.level) as watching,
+    ):
         for warning in warnings:
             watching.warn(warning)
         results = _without_prompt(inbox, prompts, watching)

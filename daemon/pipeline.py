@@ -107,12 +107,15 @@ class Pipeline:
             if clip is None or clip.account.ahead:
                 self._withdraw(number, Outcome.QUEUED)
 
-    async def cancel(self, number: int, reason: str) -> bool:
-        """End a job of that number, and forget what was done; False where none is in work."""
+    async def cancel(self, number: int, reason: str, seconds: float) -> bool:
+        """End a job of that number, and forget what was done; False where none is in work.
+
+        What workers do for it just now they do to its end; for that it waits so long at most.
+        """
         task = self._tasks.get(number)
         if task is None or not self._withdraw(number, Outcome.CANCELLED, reason):
             return False
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=seconds)
         return True
 
     def _withdraw(self, number: int, outcome: Outcome, reason: str = "") -> bool:

@@ -54,7 +54,7 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """What is going on outside of any clip."""
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, action: Action = Action.WARNING) -> None:
         """Something the user should know."""
 
     def trace(self, text: str) -> None:
@@ -116,8 +116,8 @@ class LogProgress:
     def note(self, text: str) -> None:
         log.info(text, action=Action.NOTE)
 
-    def warn(self, text: str) -> None:
-        log.warning(text, action=Action.WARNING)
+    def warn(self, text: str, action: Action = Action.WARNING) -> None:
+        log.warning(text, action=action)
 
     def trace(self, text: str) -> None:
         log.warning("details", action=Action.TRACE, stack=text)
@@ -213,7 +213,7 @@ class BarProgress:
     def note(self, text: str) -> None:
         self._print(text)
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, action: Action = Action.WARNING) -> None:
         self._print(f"warning: {printable(text)}")
 
     def trace(self, text: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from daemon.budget import Budget
@@ -34,6 +35,10 @@ class Runner:
         if name not in self._tracks:
             self._tracks[name] = self._timeline.track(name, kind)
         return self._tracks[name]
+
+    def wait(self, cause: str, clip: ClipWork) -> AbstractContextManager[None]:
+        """On record while a clip waits for something that no worker of its own waits for."""
+        return self._timeline.wait(None, cause, clip.name)
 
     async def use(
         self,

@@ -1,6 +1,7 @@
 """``frescod serve``: the pipeline fed by the inbox, for as long as nobody ends it."""
 
 import asyncio
+import faulthandler
 import os
 import signal
 import time
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 EXTENSION = 60.0  # seconds that the service manager is asked for, again and again
 STORE_SECONDS = 20.0  # in which a store that is well answers
+CANCEL_SECONDS = 2.0  # for which somebody is kept waiting
 MANY = 20  # arrivals at once that are counted instead of told one by one
 
 _ACTIONS = {
@@ -68,6 +70,7 @@ def serve(
     Raises:
         FrescodError: it cannot start, or there is no device left.
     """
+    faulthandler.enable()  # a watchdog's SIGABRT leaves a stack in the journal
     logs.configure(settings.log.format, settings.log.level)
     log = structlog.get_logger()
     for warning in warnings:
@@ -120,7 +123,7 @@ class Service:
         self.workshop = open_workshop(
             settings,
             stages,
-            Timeline(),
+            Timeline(keep=False),
             self.live.warn,
             self._before_devices,
             self.live.trace,
@@ -283,8 +286,17 @@ class Service:
 
     def metrics(self) -> str:
         """Figures in Prometheus' text format."""
-        busy = self.workshop.timeline.busy_seconds()
-        return self.figures.text(self.status(), busy, inbox_healthy=not self._watched.problem)
+        shop = self.workshop
+        busy = shop.timeline.busy_seconds()
+        workers = {
+            "reader": shop.readers.workers,
+            "pool": shop.pool.workers,
+            "device": [device.worker for device in shop.devices.all],
+        }
+        deaths = {kind: sum(each.deaths for each in found) for kind, found in workers.items()}
+        return self.figures.text(
+            self.status(), busy, deaths, inbox_healthy=not self._watched.problem
+        )
 
     def problems(self) -> Sequence[str]:
         """What is not well; empty when all is."""
@@ -353,8 +365,11 @@ class Service:
 
     async def cancel(self, id: int) -> JobRecord:
         """End it; KeyError, or FrescodError where its state does not allow it."""
-        if await self.pipeline.cancel(id, "by command"):
-            return await asyncio.to_thread(self.store.get, id)
+        if await self.pipeline.cancel(id, "by command", CANCEL_SECONDS):
+            record = await asyncio.to_thread(self.store.get, id)
+            if record.state is not JobState.CANCELLED:
+                return replace(record, reason="ends as soon as the window in work is done")
+            return record
         record = await asyncio.to_thread(self.store.cancel, id)
         self.tell(record)
         return record

@@ -351,7 +351,8 @@ def completion(context: click.Context, shell: str) -> None:
 
 def _tell(job: dict[str, Any]) -> None:
     name = Path(job["clip"]).name
-    click.echo(printable(f"job {job['id']}: {name} {job['state'].replace('_', ' ')}"))
+    text = f"job {job['id']}: {name} {job['state'].replace('_', ' ')}"
+    click.echo(printable(f"{text}: {job['reason']}" if job["reason"] else text))
 
 
 def _print_json(value: Any) -> None:

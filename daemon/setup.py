@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from daemon.actions import Action
 from daemon.budget import Budget, usable_cores
 from daemon.devices import Devices
 from daemon.memory import Memory, budget_bytes
@@ -12,7 +13,7 @@ from daemon.readers import Readers
 from daemon.settings import Settings
 from daemon.timeline import Timeline
 from daemon.workers import OnRecord, Worker, WorkerPool
-from daemon.workshop import Workshop, WorkshopOptions
+from daemon.workshop import OnWarning, Workshop, WorkshopOptions
 
 if TYPE_CHECKING:
     from daemon.stages import Stages
@@ -22,7 +23,7 @@ def open_workshop(
     settings: Settings,
     stages: "Stages",
     timeline: Timeline,
-    on_warning: Callable[[str], None],
+    on_warning: OnWarning,
     on_start: Callable[[], None],
     on_details: Callable[[str], None] = lambda text: None,
     on_record: OnRecord | None = None,
@@ -59,7 +60,7 @@ def open_workshop(
 
     def on_pool(event: str, worker: Worker, detail: str) -> None:
         if event == "died":
-            on_warning(f"{worker.name}: {detail}")
+            on_warning(f"{worker.name}: {detail}", Action.WORKER_DIED)
             if worker.late:
                 on_details(worker.output)
 

@@ -83,6 +83,7 @@ class Worker:
         self.facts: Any = None
         self.memory: int | None = None
         self.loaded = False
+        self.deaths = 0
         self._stage = stage
         self._deadlines = {"start": deadlines["task"], "load": deadlines["task"], **deadlines}
         self._threads = threads
@@ -145,6 +146,7 @@ class Worker:
             self._process = WorkerProcess(self.name, self._threads, self._environment)
         except OSError as error:
             raise WorkerDied(f"cannot be started: {error.strerror}") from error
+        self._process.ended.add_done_callback(self._count_end)
         answer = await self._exchange(self._stage, (), "start", None)
         if isinstance(answer, Failed):
             await self._end_of_process()
@@ -189,6 +191,9 @@ class Worker:
                 async with asyncio.timeout(grace):
                     await asyncio.shield(self._process.ended)
                     return
+
+    def _count_end(self, ended: "asyncio.Future[None]") -> None:
+        self.deaths += not self._stopped
 
     def kill(self) -> None:
         """End the process at once; `stop` waits until it is gone."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from daemon.actions import Action
 from daemon.assignments import Assignments, OnProgress
 from daemon.budget import Budget
 from daemon.devices import Device, Devices
@@ -45,6 +46,7 @@ from io_pipeline.writing import DiskFullError
 _AGAIN, _SELDOM = 2.0, 60.0
 
 T = TypeVar("T")
+OnWarning = Callable[[str, Action], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Workshop:
         memory: Memory,
         timeline: Timeline,
         options: WorkshopOptions,
-        on_warning: Callable[[str], None],
+        on_warning: OnWarning,
         on_start: Callable[[], None] = lambda: None,
         on_details: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -159,7 +161,8 @@ class Workshop:
         def on_wait() -> None:  # what it waits for may be held by clips that wait for a device
             self.devices.forget(clip.number)
 
-        await self.memory.acquire(clip.account, layout.nbytes, on_wait)
+        with self._runner.wait("memory", clip):
+            await self.memory.acquire(clip.account, layout.nbytes, on_wait)
         try:
             work = WindowWork(window, Block.create(layout))
         except BlockError:
@@ -354,16 +357,17 @@ class Workshop:
                 give_up = give_up or now + self.options.space_timeout
                 if now >= give_up:
                     raise
-                self.warn(clip, f"no space left for {clip.staging}: waiting for some")
-                with self.timeline.wait(None, "disk", clip.name):
+                text = f"no space left for {clip.staging}: waiting for some"
+                self.warn(clip, text, Action.DISK_FULL)
+                with self._runner.wait("disk", clip):
                     await asyncio.sleep(min(pause, give_up - now))
                 pause = min(2 * pause, _SELDOM)
 
-    def warn(self, clip: ClipWork, text: str) -> None:
+    def warn(self, clip: ClipWork, text: str, action: Action = Action.WARNING) -> None:
         """Tell the user, once for each clip, and the clip's manifest."""
         if text not in clip.warnings:
             clip.warnings.append(text)
-            self._on_warning(f"{printable(clip.job.clip.name)}: {text}")
+            self._on_warning(f"{printable(clip.job.clip.name)}: {text}", action)
 
     # --- what all steps share --------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from daemon.actions import Action
 from daemon.config import Layer, merge
 from daemon.demo_clip import render_clip
 from daemon.failures import first_cause
@@ -56,7 +57,7 @@ class Watcher:
     def end(self, job: Job, result: JobResult) -> None:
         self.ended.append(result)
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, action: Action = Action.WARNING) -> None:
         self.warnings.append(text)
 
     def trace(self, text: str) -> None:

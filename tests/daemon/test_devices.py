@@ -59,7 +59,12 @@ class Rig:
     def __init__(self, *names: str, keep: float = 60.0) -> None:
         self.told: list[str] = []
         self.devices = Devices(
-            names, lambda name: name, deadlines={}, threads=3, on_event=self.told.append, keep=keep
+            names,
+            lambda name: name,
+            deadlines={},
+            threads=3,
+            on_event=lambda text, action: self.told.append(text),
+            keep=keep,
         )
 
     def worker(self, name: str) -> Any:

@@ -36,7 +36,11 @@ class House:
         self.timeline = Timeline(lambda: self.time, keep=False)
         names = [f"cuda:{number}" for number in range(devices)]
         self.devices = Devices(
-            names, lambda name: NOBODY, deadlines=deadlines, threads=1, on_event=lambda text: None
+            names,
+            lambda name: NOBODY,
+            deadlines=deadlines,
+            threads=1,
+            on_event=lambda text, action: None,
         )
         self.readers = Readers(NOBODY, "pyav", deadlines=deadlines)
         self.pool = WorkerPool("pool", NOBODY, cpus, deadlines=deadlines)

@@ -57,7 +57,7 @@ class Life:
         self.memory = Memory(total, lambda used: checked(self.memory, used))
         names = [f"cuda:{i}" for i in range(count)]
         self.devices = Devices(
-            names, lambda name: None, deadlines={}, threads=1, on_event=lambda text: None
+            names, lambda name: None, deadlines={}, threads=1, on_event=lambda text, action: None
         )
         # one that never dies, or nothing would be left
         self.immortal = self.devices.all[0]
