@@ -1,8 +1,8 @@
+import fcntl
 import os
 import shutil
 import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,24 +39,32 @@ def test_nothing_stays_open_and_nothing_is_leased(file: Path) -> None:
     os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
 
 
-def test_a_writer_that_comes_in_between_ends_nobody(file: Path) -> None:
-    """Leases are broken with a signal: the usual one, SIGIO, would end this process."""
-    assert signal.getsignal(signal.SIGIO) == signal.SIG_DFL
-    end = threading.Event()
+def test_a_writer_that_comes_in_between_ends_nobody(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of it with a signal: the usual one, SIGIO, would end this process."""
+    received: list[int] = []
+    signals = (signal.SIGIO, signal.SIGURG)
+    before = [
+        signal.signal(number, lambda number, _: received.append(number)) for number in signals
+    ]
+    real = fcntl.fcntl
 
-    def write() -> None:
-        while not end.is_set():
-            file.open("ab").close()
+    def interrupted(descriptor: int, command: int, argument: int) -> int:
+        answer = real(descriptor, command, argument)
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_RDLCK):
+            with pytest.raises(BlockingIOError):
+                os.open(file, os.O_WRONLY | os.O_NONBLOCK)
+        return answer
 
-    writers = [threading.Thread(target=write) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    found = [open_for_writing(str(file)) for _ in range(2000)]
-    end.set()
-    for writer in writers:
-        writer.join()
-    assert None not in found
-    assert open_for_writing(str(file)) is False
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "fcntl", interrupted)
+            assert open_for_writing(str(file)) is False
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    assert received == [signal.SIGURG]
 
 
 def test_absent(tmp_path: Path) -> None:

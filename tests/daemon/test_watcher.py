@@ -90,7 +90,7 @@ def test_every_dead_thread_is_noticed(watching: Watcher, folder: Path, heard: He
         thread = threads()[number]
         assert isinstance(thread, BaseThread)
         thread.stop()
-        until(lambda thread=thread: not thread.is_alive())  # type: ignore[misc]
+        until(lambda thread=thread: not thread.is_alive())
         assert watching.check() == "the inbox's watcher had ended; it is started again"
         assert watching.check() == ""
         heard.hints.clear()
@@ -122,7 +122,7 @@ def test_limits_of_inotify(
 ) -> None:
     real = watcher.Observer
 
-    class Limited(real):  # type: ignore[misc, valid-type]
+    class Limited(real):
         def start(self) -> None:
             raise OSError(limit, "limit reached")
 
