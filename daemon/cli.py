@@ -13,6 +13,7 @@ from daemon.command_settings import gather_settings, naming_pull, pull_command, 
 from daemon.config import to_toml
 from daemon.printable import printable
 from daemon.service_commands import SERVICE_COMMANDS
+from daemon.setup_commands import doctor, install_service
 from fresco_core.errors import FrescodError
 
 INTERRUPTED = 130
@@ -140,7 +141,7 @@ def check_config(**options: Any) -> None:
     click.echo(to_toml(settings), nl=False)
 
 
-for command in SERVICE_COMMANDS:
+for command in (*SERVICE_COMMANDS, doctor, install_service):
     cli.add_command(command)
 
 

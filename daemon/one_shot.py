@@ -67,10 +67,8 @@ def run_folder(
     if timeline is not None:
         check_place(timeline)
     recorded = Timeline()
-    with (
-        ExitStack() as stack,
-        progress or watch(settings.log.format, settings.log.level) as watching,
-    ):
+    progress = progress or watch(settings.log.format, settings.log.level)
+    with ExitStack() as stack, progress as watching:
         for warning in warnings:
             watching.warn(warning)
         results = _without_prompt(inbox, prompts, watching)

@@ -14,6 +14,7 @@ from daemon.fingerprints import Fingerprints, fingerprints, is_done
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_settings
 from daemon.jobs import Job, JobResult, JobState, Outcome
+from daemon.logs import about
 from daemon.manifest import manifest
 from daemon.memory import Account
 from daemon.progress import Progress
@@ -92,7 +93,8 @@ class Pipeline:
                 slot.enter_context(self.workshop.devices.expected(number))
                 self.progress.begin(job, number + 1, self.queue.count)
                 self._jobs[job.id] = job
-                self._tasks[job.id] = group.create_task(self._job(job, number, slot))
+                with about(job=job.id, clip=job.clip):
+                    self._tasks[job.id] = group.create_task(self._job(job, number, slot))
 
     @property
     def clips(self) -> set[Path]:

@@ -90,6 +90,6 @@ def shop(
         Memory(total),
         Timeline(),
         options,
-        warnings.append,
+        lambda text, action: warnings.append(text),
     )
     return made, warnings
