@@ -13,12 +13,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, Self
 
-import structlog
 from aiohttp import web
 
 from daemon.control_socket import BACKLOG, Peer, listening, who_may_change
 from daemon.job_lookup import is_called
 from daemon.jobs import JobRecord, JobState
+from daemon.logs import Action, log
 from daemon.output_folder import BusyError
 from daemon.printable import printable
 from fresco_core.errors import ConfigError, FrescodError
@@ -91,7 +91,6 @@ class ControlServer:
         self._backend = backend
         self._listen = listen
         self._stack = AsyncExitStack()
-        self._log = structlog.get_logger(__name__)
         self.listens_at: tuple[str, int] | None = None  # with the port that was chosen for port 0
 
     async def __aenter__(self) -> Self:
@@ -277,6 +276,9 @@ class ControlServer:
         assert request.transport is not None
         peer = Peer.of(request.transport.get_extra_info("socket"))
         if not await asyncio.to_thread(peer.may_change):
+            log.warning(
+                f"{request.method} {request.path}", action=Action.CONTROL_REFUSED, user=peer.uid
+            )
             raise _Refused(
                 403,
                 f"user {peer.uid} may look, but not change anything: that takes {who_may_change()}",
@@ -288,9 +290,7 @@ class ControlServer:
             raise _Refused(400, f"the body is not JSON: {error}") from None
         if not isinstance(values, dict):
             raise _Refused(400, "the body is not a JSON object")
-        self._log.info(
-            "asked for", action="control", method=request.method, path=request.path, uid=peer.uid
-        )
+        log.info(f"{request.method} {request.path}", action=Action.CONTROL_REQUEST, user=peer.uid)
         return dict(_only(values, *known))
 
     @property
@@ -312,7 +312,7 @@ class ControlServer:
             except web.HTTPException as error:
                 return _error(error.status, error.reason)
             except Exception as error:
-                self._log.exception("control failed", action="control", path=request.path)
+                log.exception(f"{request.method} {request.path}", action=Action.CONTROL_REQUEST)
                 return _error(500, f"internal error, see the log: {error!r}")
 
         return speak_json
