@@ -1,9 +1,11 @@
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watchdog.utils import BaseThread
@@ -192,18 +194,31 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_the_loop_is_not_kept_by_thousands_of_clips(tmp_path: Path) -> None:
-    """Nothing that takes long is done in it; the limit is for a busy machine."""
-    for number in range(3000):
-        (tmp_path / f"{number}.mp4").touch()
+def test_nothing_is_done_on_the_disk_in_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    for module, name in ((os, "scandir"), (os, "lstat"), (os, "stat"), (os, "open")):
+        real = getattr(module, name)
+
+        def noted(*arguments: Any, real: Any = real, name: str = name, **more: Any) -> Any:
+            if str(tmp_path) in str(arguments[0]):
+                called.append((name, threading.current_thread() is threading.main_thread()))
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(module, name, noted)
+
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "a.txt").symlink_to("a.mp4")
+    called.clear()
 
     async def main() -> None:
-        longest = 0.0
-        async with running(tmp_path, rescan_seconds=0.5) as (_, told):
-            while len(told.arrived) < 3000:
-                start = time.monotonic()
-                await asyncio.sleep(0.001)
-                longest = max(longest, time.monotonic() - start)
-        assert longest < 0.15
+        async with running(tmp_path, rescan_seconds=0.5) as (inbox, told):
+            await told.until(lambda: told.prompts == ["a.txt"])
+            await inbox.take("a.mp4")
+            await inbox.tell_again(tmp_path / "a.mp4")
+            await told.until(lambda: told.prompts == ["a.txt"] * 2)
 
     asyncio.run(main())
+    assert {name for name, _ in called} == {"scandir", "lstat", "stat", "open"}
+    assert not [name for name, in_loop in called if in_loop]
