@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +27,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group(context_settings=CONTEXT)
-@click.version_option(metadata.version("frescod"), prog_name="frescod")
+@click.version_option(package_name="frescod", prog_name="frescod")
 def cli() -> None:
     """Turn simulator clips into photo-realistic ones, with FRESCO."""
 

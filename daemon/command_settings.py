@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from daemon.base_config import read_base_config
 from daemon.config import Layer, checked, merge, read_toml
 from daemon.settings import Settings
 from fresco_core.errors import ModelsError
@@ -79,6 +78,8 @@ def gather_settings(
     if config is not None:
         layers.append(read_toml(config))
     if base_config is not None:
+        from daemon.base_config import read_base_config  # imports YAML, which few need
+
         layer, warnings = read_base_config(base_config)
         layers.append(layer)
     values: dict[str, Any] = dict(assignment(text) for text in assignments)

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from daemon.control_socket import BACKLOG, Peer, listening, who_may_change
 from daemon.job_lookup import is_called
+from daemon.job_settings import PRIORITIES
 from daemon.jobs import JobRecord, JobState
 from daemon.logs import Action, log
 from daemon.output_folder import BusyError
@@ -27,7 +28,6 @@ MAX_BODY = 64 * 1024
 MAX_CONNECTIONS = 100
 MAX_JOBS = 100_000
 MAX_SECONDS = 86400 * 7
-MAX_PRIORITY = 1_000_000
 _SHUTDOWN_SECONDS = 1.0
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -218,12 +218,11 @@ class ControlServer:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
             raise _Refused(400, f"clip: {name!r} is not in the inbox: copy it there first")
-        if priority is not None and not (
-            isinstance(priority, int) and _is_number(priority) and abs(priority) <= MAX_PRIORITY
-        ):
-            raise _Refused(400, f"priority: give a whole number, at most {MAX_PRIORITY}, or null")
+        if priority is not None and not (_is_number(priority) and priority in PRIORITIES):
+            limits = f"{PRIORITIES[0]} to {PRIORITIES[-1]}"
+            raise _Refused(400, f"priority: give a whole number, {limits}, or null")
         try:
-            record = await self._backend.submit(name, priority)
+            record = await self._backend.submit(name, None if priority is None else int(priority))
         except FrescodError as error:
             raise _Refused(400, str(error)) from error
         return web.json_response(record.to_json())

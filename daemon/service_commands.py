@@ -19,6 +19,7 @@ from daemon.command_settings import (
 )
 from daemon.control_client import ControlClient, NotRunningError
 from daemon.job_lookup import find_job
+from daemon.job_settings import PRIORITIES
 from daemon.jobs import JobState
 from daemon.left_behind import ALL_JOBS, LeftBehind
 from daemon.output_folder import BusyError
@@ -280,7 +281,9 @@ def drain(daemon: Daemon, wait: bool, timeout: float | None) -> None:
     help="A setting for this clip only, as in --set translation.seed=5.",
 )
 @click.option(
-    "--priority", type=click.IntRange(-1000, 1000), help="Jobs of a higher one are taken first."
+    "--priority",
+    type=click.IntRange(PRIORITIES[0], PRIORITIES[-1]),
+    help="Jobs of a higher one are taken first.",
 )
 @click.option("--name", metavar="NAME", help="File name in the inbox; without it the clip's own.")
 def submit(
