@@ -68,7 +68,7 @@ class Backend(Protocol):
         """Take no more jobs."""
 
     def resume(self) -> None:
-        """Take jobs again."""
+        """Take jobs again; FrescodError where it is about to end."""
 
     def drain(self, timeout: float | None) -> None:
         """End when what runs is finished, or, so many seconds from now, at its last checkpoint."""
@@ -266,8 +266,6 @@ class ControlServer:
             record = await act(number)
         except KeyError:
             raise _Refused(404, f"there is no job {number}") from None
-        except FrescodError as error:
-            raise _Refused(409, str(error)) from error
         return web.json_response(record.to_json())
 
     async def _change(self, request: web.Request, *known: str) -> dict[str, Any]:
@@ -300,6 +298,8 @@ class ControlServer:
                 return await handler(request)
             except _Refused as error:
                 return _error(error.status, str(error))
+            except FrescodError as error:  # not now, or not in this state
+                return _error(409, str(error))
             except web.HTTPRequestEntityTooLarge:
                 return _error(413, f"the body is larger than {MAX_BODY} bytes")
             except web.HTTPMethodNotAllowed as error:

@@ -18,7 +18,7 @@ import pytest
 from daemon.control import MAX_BODY, MAX_CONNECTIONS, ControlServer
 from daemon.control_socket import BACKLOG
 from daemon.output_folder import BusyError
-from fresco_core.errors import ConfigError
+from fresco_core.errors import ConfigError, FrescodError
 from tests.daemon.control_rig import FakeBackend, served, short_folder
 
 AS_ANOTHER = """
@@ -179,6 +179,16 @@ class TestChanging:
     def test_pause_and_resume(self, backend: FakeBackend) -> None:
         assert ask(backend, "POST", "/v1/pause") == (200, {"state": "paused"})
         assert ask(backend, "POST", "/v1/resume") == (200, {"state": "serving"})
+
+    def test_what_the_backend_will_not_do(
+        self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse() -> None:
+            raise FrescodError("the daemon is about to end")
+
+        monkeypatch.setattr(backend, "resume", refuse)
+        answer = ask(backend, "POST", "/v1/resume")
+        assert answer == (409, {"error": "the daemon is about to end"})
 
     def test_drain(self, backend: FakeBackend) -> None:
         for body, seconds in ((None, None), ({"timeout": None}, None), ({"timeout": 0}, 0)):
