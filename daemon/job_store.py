@@ -278,6 +278,12 @@ class JobStore:
         with self._reading() as db:
             return rows.failures(db, limit)
 
+    def seen(self, number: int) -> str:
+        """What a job's files looked like when they were told."""
+        with self._reading() as db:
+            row = db.execute("SELECT seen FROM jobs WHERE id = ?", [number]).fetchone()
+            return str(row["seen"]) if row else ""
+
     def latest(self, clip: Path) -> JobRecord | None:
         """A clip's last job."""
         with self._reading() as db:

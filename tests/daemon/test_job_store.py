@@ -280,6 +280,16 @@ class TestAttempts:
             (record,) = store.recover(3)
             assert (record.state, record.windows_done) == (JobState.QUEUED, done)
 
+    def test_windows_that_end_together_are_told_in_any_order(self, store: JobStore) -> None:
+        store.arrive([arrival()])
+        number = self.claim(store)
+        store.window_done(number, 2, 2)
+        store.window_done(number, 1, 2)
+        assert store.get(number).windows_done == 2
+        store.release(number)
+        self.claim(store)  # counted anew
+        assert store.get(number).windows_done == 0
+
     def test_a_worker_that_dies_is_charged(self, store: JobStore) -> None:
         store.arrive([arrival()])
         assert store.charge(self.claim(store)) == 2
