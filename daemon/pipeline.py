@@ -30,7 +30,13 @@ from io_pipeline.staging import Staging
 from io_pipeline.window import Window, windows
 from io_pipeline.writing import DiskFullError
 
+SOON = 1.0  # seconds
+
 Prepared = asyncio.Queue[WindowWork | None]
+
+
+class NotNowError(FrescodError):
+    """A job is not to be touched at the moment: it is queued again."""
 
 
 class Pipeline:
@@ -218,7 +224,10 @@ class Pipeline:
                 if cause is self.workshop.devices.failure:
                     raise cause from cause.__cause__
                 why = reason(cause)
-                if self.queue.endless and isinstance(cause, DiskFullError):
+                if isinstance(cause, NotNowError):
+                    outcome = Outcome.QUEUED
+                    await asyncio.sleep(SOON)  # until it is claimed once more
+                elif self.queue.endless and isinstance(cause, DiskFullError):
                     outcome = Outcome.QUEUED
             finally:
                 for of_job in (self._works, self._clips, self._withdrawn):

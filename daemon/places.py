@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.printable import printable
 from daemon.settings import Settings
+from fresco_core.errors import ConfigError
 
 STORE = "jobs.sqlite"
 SOCKET = "control.sock"
@@ -33,6 +35,21 @@ class Places:
         state = Path(settings.service.state or output / ".frescod").absolute()
         socket = Path(settings.service.socket or state / SOCKET).absolute()
         return cls(inbox, output, state, socket)
+
+    def check(self, recursive: bool) -> None:
+        """See that results are not taken for clips; ``recursive``: nor those in sub-folders.
+
+        Raises:
+            ConfigError: they would be.
+        """
+        inbox = self.inbox.resolve()
+        for key, path in (("output.folder", self.output), ("service.state", self.state)):
+            folder = path.resolve()
+            if folder == inbox or (recursive and inbox in folder.parents):
+                raise ConfigError(
+                    f"{key}: {printable(path)} lies in the inbox, whose clips it would be taken "
+                    "for: name a folder outside it"
+                )
 
     @property
     def store(self) -> Path:

@@ -17,7 +17,7 @@ from daemon.actions import Action
 from daemon.control import ControlServer
 from daemon.failures import first_cause
 from daemon.fingerprints import Fingerprints, is_done
-from daemon.inbox import Changes, Inbox, inside
+from daemon.inbox import Changes, Inbox, inside, seen_now
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_priority
 from daemon.job_store import JobStore
@@ -26,7 +26,7 @@ from daemon.live import Live
 from daemon.metrics import Metrics
 from daemon.notify import Notifier
 from daemon.output_folder import held
-from daemon.pipeline import Pipeline
+from daemon.pipeline import NotNowError, Pipeline
 from daemon.places import Places
 from daemon.printable import printable
 from daemon.settings import Settings
@@ -76,6 +76,7 @@ def serve(
     for warning in warnings:
         log.warning(warning, action=Action.WARNING)
     places = Places.of(settings)
+    places.check(settings.inbox.recursive)
     with ExitStack() as stack:
         stack.enter_context(owned(places.state))
         stack.enter_context(held(places.output))
@@ -223,10 +224,13 @@ class Service:
         require_weights(self.settings)
 
     def _admit(self, job: Job) -> None:
-        """See once more that nothing leads out of the inbox: links may have changed."""
+        """See that the files are those that were told, and that nothing leads out of the inbox."""
+        seen = seen_now(self.inbox, job.clip, job.prompt_file, job.settings_file)
+        if seen != self.store.seen(job.id):
+            raise NotNowError("its files are changing")
         for path in (job.clip, job.prompt_file, job.settings_file):
             if path is not None and not inside(self.inbox, path):
-                raise ClipError(f"{printable(path)}: leads out of the inbox, or is gone")
+                raise ClipError(f"{printable(path)}: leads out of the inbox")
 
     # --- arrivals and ends -----------------------------------------------------------------------
 

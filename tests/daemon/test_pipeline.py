@@ -207,7 +207,9 @@ class TestFailing:
         assert "bad.mp4" in results[0].reason
         assert "prompt is empty" in results[1].reason
         assert "gone.mp4: cannot be read" in results[2].reason
-        assert [path.name for path in rig.output.iterdir()] == ["good"]
+        notes = [f"{name}.failed.txt" for name in ("bad", "gone", "silent")]
+        assert sorted(path.name for path in rig.output.iterdir()) == sorted([*notes, "good"])
+        assert "prompt is empty" in (rig.output / "silent.failed.txt").read_text()
         assert {result.clip for result in rig.watcher.ended} == {r.clip for r in results}
         check_frames(rig, "good")
 
@@ -220,6 +222,8 @@ class TestFailing:
         assert result.outcome is Outcome.FAILED
         assert result.reason == "frame 3 is upside down: turn it"
         assert rig.manifest() == before
+        assert sorted(path.name for path in rig.output.iterdir()) == ["a", "a.failed.txt"]
+        rig.run(job, force=True)
         assert [path.name for path in rig.output.iterdir()] == ["a"]
 
     @pytest.mark.parametrize("debug", [False, True])

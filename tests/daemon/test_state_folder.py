@@ -1,0 +1,23 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.state_folder import owned
+from fresco_core.errors import ConfigError
+
+
+def test_one_owner_whose_number_the_second_names(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "state"
+    owner = f"the frescod of process {os.getpid()} uses it"
+    with owned(folder), pytest.raises(ConfigError, match=owner), owned(folder):
+        pass
+    with owned(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    why = r"file/state: cannot be written"
+    with pytest.raises(ConfigError, match=why), owned(tmp_path / "file" / "state"):
+        pass
