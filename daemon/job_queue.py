@@ -45,6 +45,7 @@ class JobQueue:
         self.draining = False
         self._on_end = on_end
         self._wake = asyncio.Event()
+        self._later: set[int] = set()
 
     @classmethod
     def of(cls, jobs: Sequence[Job]) -> Self:
@@ -62,12 +63,22 @@ class JobQueue:
             if self.draining:
                 return None
             if not self.paused:
-                record = await self.do(self.store.claim)
+                record = await self.do(self.store.claim, tuple(self._later))
                 if record is not None:
                     return record.job()
                 if not self.endless and not (await self.do(self.store.counts))[JobState.QUEUED]:
                     return None
             await self._wake.wait()
+
+    def put_off(self, job: Job, seconds: float) -> None:
+        """Hand a job out again only after so many seconds, when it is queued again."""
+
+        def take_up() -> None:
+            self._later.discard(job.id)
+            self.wake()
+
+        self._later.add(job.id)
+        asyncio.get_running_loop().call_later(seconds, take_up)
 
     def wake(self) -> None:
         """There may be another job."""

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -72,9 +72,9 @@ class JobStore:
         """Bring the store up to date with clips as they are now; answers the jobs that changed.
 
         Whatever is not yet running is brought up to date in place. A clip whose job has ended and
-        whose files have changed since gets a new one. A running job stays as it is: its clip has to
-        be told again when it has ended. ``again``: ended jobs are queued as well though nothing has
-        changed.
+        whose files have changed since gets a new one. A running job stays as it is and is answered
+        too: its clip has to be told again when it has ended. ``again``: ended jobs are queued as
+        well though nothing has changed.
         """
         with self._transaction() as db:
             found = (self._arrive(db, arrival, again) for arrival in arrivals)
@@ -109,15 +109,16 @@ class JobStore:
 
     # --- a job's life ----------------------------------------------------------------------------
 
-    def claim(self) -> JobRecord | None:
+    def claim(self, but: Collection[int] = ()) -> JobRecord | None:
         """The queued job that is next, prepared from now on, its attempt counted; None: no job.
 
-        One whose result folder another job is making waits for that.
+        One whose result folder another job is making waits for that. ``but``: not these.
         """
         with self._transaction() as db:
             row = db.execute(
                 f"""SELECT id FROM jobs WHERE state = ? AND name NOT IN
                     (SELECT name FROM jobs WHERE {_RUNNING})
+                    AND id NOT IN ({", ".join(map(str, but))})
                     ORDER BY priority DESC, length DESC, id LIMIT 1""",
                 [JobState.QUEUED],
             ).fetchone()
@@ -306,6 +307,8 @@ class JobStore:
             state = JobState.WAITING_PROMPT
         if row is None:
             number = self._insert(db, arrival)
+        elif row["state"] in RUNNING:
+            return None if row["seen"] == arrival.seen else int(row["id"])
         elif not _is_news(row, arrival, state, again):
             return None
         elif row["state"] in ENDED - {JobState.SKIPPED} and row["seen"] != arrival.seen:
@@ -390,8 +393,6 @@ class JobStore:
 def _is_news(row: sqlite3.Row, arrival: Arrival, state: JobState, again: bool) -> bool:
     """Whether a clip as it is now changes anything about its last job."""
     same = row["seen"] == arrival.seen and row["reason"] != GONE
-    if row["state"] in RUNNING:
-        return False
     if row["state"] in WAITING:
         return not same or arrival.priority not in (None, row["priority"]) or again
     if row["state"] == JobState.DONE and state is JobState.WAITING_PROMPT:

@@ -226,7 +226,7 @@ class Pipeline:
                 why = reason(cause)
                 if isinstance(cause, NotNowError):
                     outcome = Outcome.QUEUED
-                    await asyncio.sleep(SOON)  # until it is claimed once more
+                    self.queue.put_off(job, SOON)
                 elif self.queue.endless and isinstance(cause, DiskFullError):
                     outcome = Outcome.QUEUED
             finally:

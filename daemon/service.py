@@ -5,9 +5,10 @@ import faulthandler
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,7 +22,7 @@ from daemon.inbox import Changes, Inbox, inside, seen_now
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_priority
 from daemon.job_store import JobStore
-from daemon.jobs import Arrival, Job, JobRecord, JobResult, JobState
+from daemon.jobs import RUNNING, Arrival, Job, JobRecord, JobResult, JobState, Outcome
 from daemon.live import Live
 from daemon.metrics import Metrics
 from daemon.notify import Notifier
@@ -147,7 +148,7 @@ class Service:
         self._work: asyncio.Task[None]
         self._end: asyncio.TimerHandle | None = None
         # Clips that changed while their jobs ran: told again when those have ended.
-        self._changed_meanwhile: set[Any] = set()
+        self._changed_meanwhile: set[Path] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- the main loop ---------------------------------------------------------------------------
@@ -237,9 +238,13 @@ class Service:
     async def _change(self, changes: Changes) -> None:
         """Enter what is new in the inbox into the store."""
         arrivals = await asyncio.to_thread(lambda: [_with_priority(a) for a in changes.arrived])
-        running = self.pipeline.clips
-        self._changed_meanwhile.update(a.clip for a in arrivals if a.clip in running)
         records = await self.queue.do(self.store.arrive, arrivals)
+        for clip in [record.clip for record in records if record.state in RUNNING]:
+            if clip in self.pipeline.clips:
+                self._changed_meanwhile.add(clip)
+            else:  # it is being claimed, or has just ended
+                self._tell_again(clip)
+        records = [record for record in records if record.state not in RUNNING]
         records += await self.queue.do(self.store.gone, changes.gone)
         self.queue.wake()
         if len(records) > MANY:
@@ -257,9 +262,23 @@ class Service:
         self.figures.job_ended(result.outcome)
         if job.clip in self._changed_meanwhile:
             self._changed_meanwhile.discard(job.clip)
-            task = asyncio.get_running_loop().create_task(self._watched.tell_again(job.clip))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tell_again(job.clip)
+        if result.outcome is Outcome.QUEUED:
+            self._beside(self._cancel_if_gone(job.clip))
+
+    def _tell_again(self, clip: Path) -> None:
+        self._beside(self._watched.tell_again(clip))
+
+    async def _cancel_if_gone(self, clip: Path) -> None:
+        """The inbox may have told of its end while it was in work."""
+        if not await asyncio.to_thread(os.path.lexists, clip):
+            for record in await self.queue.do(self.store.gone, [clip]):
+                self.tell(record)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def tell(self, record: JobRecord) -> None:
         """Log where a job is that waits, or has ended."""

@@ -146,3 +146,14 @@ def test_what_the_store_cannot_take_is_written_later(monkeypatch: pytest.MonkeyP
     _, queue = run(body, "a")
     assert queue.problem == ""
     assert queue.store.get(1).state is JobState.DONE
+
+
+def test_what_is_put_off_comes_later() -> None:
+    async def body(queue: JobQueue) -> list[str]:
+        first = await queue.claim()
+        assert first is not None
+        queue.put_off(first, 0.05)
+        await queue.end(first, JobResult(first.clip, Outcome.QUEUED))
+        return await claim_all(queue)
+
+    assert run(body, "a", "b")[0] == ["b", "a"]

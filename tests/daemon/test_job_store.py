@@ -99,7 +99,9 @@ class TestArrive:
     def test_a_running_job_is_left_alone(self, store: JobStore) -> None:
         store.arrive([arrival()])
         store.claim()
-        assert store.arrive([arrival(seen="2")]) == []
+        assert store.arrive([arrival()]) == []
+        (running,) = store.arrive([arrival(seen="2")])
+        assert running.state is JobState.PREPARING  # whoever tells has to do so again
         assert states(store) == [("a.mp4", "preparing")]
 
     def test_what_is_refused_is_skipped_until_it_changes(self, store: JobStore) -> None:
@@ -210,6 +212,11 @@ class TestClaim:
         assert (claimed.state, claimed.attempts) == (JobState.PREPARING, 1)
         assert claimed.claimed is not None
         assert claimed.job().attempts == 1
+
+    def test_some_are_left_out(self, store: JobStore) -> None:
+        first, second = store.arrive([arrival("a.mp4"), arrival("b.mp4")])
+        assert store.claim([first.id]) == store.get(second.id)
+        assert store.claim([first.id, second.id]) is None
 
     def test_two_jobs_of_one_folder_are_not_made_at_once(self, store: JobStore) -> None:
         for clip in ("/x/a.mp4", "/y/a.mp4"):

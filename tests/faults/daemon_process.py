@@ -56,8 +56,8 @@ def install(hooks: Hooks) -> None:
 
     claim, create, status = JobStore.claim, Block.create, service.Service.status
 
-    def claimed(store: Any) -> Any:
-        record = claim(store)
+    def claimed(store: Any, *but: Any) -> Any:
+        record = claim(store, *but)
         if record is not None:
             hooks("after claim")
         return record
