@@ -16,6 +16,7 @@ from daemon.folder_scan import FolderScan, scan
 from daemon.job_queue import JobQueue
 from daemon.job_store import JobStore
 from daemon.jobs import Arrival, Job, JobResult, Outcome
+from daemon.logs import worker_record
 from daemon.order import longest_first
 from daemon.output_folder import held
 from daemon.pipeline import Pipeline
@@ -85,7 +86,13 @@ def run_folder(
                 require_weights(settings)
 
             workshop = open_workshop(
-                settings, stages, recorded, watching.warn, on_start, watching.trace
+                settings,
+                stages,
+                recorded,
+                watching.warn,
+                on_start,
+                watching.trace,
+                lambda worker, record: worker_record(worker.name, record),
             )
             store = stack.enter_context(closing(_open_store(output, watching)))
             queue = JobQueue(

@@ -128,7 +128,7 @@ class TestRefused:
         assert "lllyasviel/sd-controlnet-hed" in last
         assert "frescod models pull" in last
         assert "Traceback" not in result.stderr
-        assert list((tmp_path / "output").iterdir()) == []
+        assert [path.name for path in (tmp_path / "output").iterdir()] == [".frescod"]
 
     def test_weights_that_the_hub_does_not_give(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,7 +173,12 @@ def test_a_night(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     records = [json.loads(line) for line in first.stderr.splitlines()]
     for stage in ("prepare", "translate", "propagate", "publish"):
         assert [record.get("stage") for record in records].count(stage) == 2, first.stderr
-    assert {path.name for path in output.iterdir()} == {"drive 1", "it's «two»\n\udcff"}
+    assert {path.name for path in output.iterdir()} == {
+        ".frescod",
+        "broken.failed.txt",
+        "drive 1",
+        "it's «two»\n\udcff",
+    }
 
     with av.open(str(output / "drive 1" / "blend.mp4")) as container:
         assert len(container.streams.audio) == 1
@@ -243,7 +248,7 @@ def test_interrupted(
     _, error = process.communicate(timeout=60)
     assert process.returncode == code, error
     assert "Traceback" not in error
-    assert [path.name for path in (tmp_path / "output").iterdir()] == [".staging"]
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {".frescod", ".staging"}
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
@@ -259,7 +264,7 @@ def test_interrupted(
     for name in ("blend.mp4", "comparison.mp4", "contact_sheet.png"):
         made, wanted = (tmp_path / folder / "a" / name for folder in ("output", "undisturbed"))
         assert made.read_bytes() == wanted.read_bytes(), name
-    assert [path.name for path in (tmp_path / "output").iterdir()] == ["a"]
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {".frescod", "a"}
 
 
 def test_empty_folder(run) -> None:  # type: ignore[no-untyped-def]
