@@ -79,7 +79,7 @@ def tensor_shapes(path: Path) -> Shapes:
             "it in that format"
         )
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             names = file.keys()
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:

@@ -1,5 +1,7 @@
 """What the settings name, what of it is missing, and how that is said."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,20 @@ class TestFlowWeights:
 
     def test_none(self) -> None:
         assert flow_weights(Settings()) is None
+
+
+@pytest.mark.parametrize("control", ["canny", "hed", "depth"])
+def test_looking_loads_no_torch(tmp_path: Path, control: str) -> None:
+    """The supervisor looks, and lives for months."""
+    base, controlnet = make_tiny_model(tmp_path / "model")
+    code = f"""
+import sys
+from daemon.config import Layer, merge
+from daemon.weights import missing_weights
+values = {{"models.base": {str(base)!r}, "models.vae": "", "models.offline": True,
+    "models.controlnet": {str(controlnet)!r}, "control.type": {control!r}, "flow.model": "raft"}}
+missing = missing_weights(merge(Layer("test", values)))
+assert len(missing) == {1 if control == "canny" else 2}, missing
+assert not {{"torch", "controlnet_aux", "diffusers"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
