@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -204,8 +204,8 @@ class DaemonRig:
     def events(self, *starts: str) -> list[str]:
         """What happened, in order, of what begins like that."""
         file = self.folder / "events.txt"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [line for line in lines if line.startswith(starts or "")]
+        text = file.read_text(errors="surrogateescape") if file.exists() else ""
+        return [line for line in text.split("\n")[:-1] if line.startswith(starts or "")]
 
     def forget_events(self) -> None:
         """From now on only what happens then is told."""
@@ -317,8 +317,3 @@ class Manager:
     def close(self) -> None:
         """Hear nothing any more."""
         self._socket.close()
-
-
-def one_of(events: Collection[str]) -> set[str]:
-    """Without repetitions."""
-    return set(events)

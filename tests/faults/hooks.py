@@ -30,9 +30,9 @@ class Hooks:
 
     def __call__(self, event: str, *, quiet: bool = False) -> None:
         if not quiet:
-            with (self.folder / "events.txt").open("a") as file:
-                file.write(event + "\n")
-        armed = self.folder / _ACTIONS / quote(event, safe=" ")
+            with (self.folder / "events.txt").open("a", errors="surrogateescape") as file:
+                file.write(event.replace("\n", "?") + "\n")
+        armed = self._armed(event)
         if not armed.exists():
             return
         with armed.open("a+") as file:
@@ -73,11 +73,14 @@ class Hooks:
         folder.mkdir(exist_ok=True)
         temporary = folder / ".new"
         temporary.write_text(f"{number}\n{number + times - 1}\n{action}\n")
-        temporary.rename(folder / quote(event, safe=" "))
+        temporary.rename(self._armed(event))
 
     def disarm(self, event: str) -> None:
         """Nothing happens any more; whoever is held goes on."""
-        (self.folder / _ACTIONS / quote(event, safe=" ")).unlink()
+        self._armed(event).unlink()
+
+    def _armed(self, event: str) -> Path:
+        return self.folder / _ACTIONS / quote(os.fsencode(event), safe=" ")[:200]
 
     def around(self, owner: Any, name: str, event: str | Callable[..., str | None]) -> None:
         """Make every call of a method two events: ``before`` and ``after`` it.
