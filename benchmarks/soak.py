@@ -106,9 +106,8 @@ class Soak:
                 self.happened["deleted"] += 1
             case "corrupt":
                 self.bad.add(name)
-                broken = self.rig.folder / "broken.mp4"
-                broken.write_bytes(self.chance.randbytes(self.chance.randrange(1, 20_000)))
-                self.rig.drop(name, source=broken)
+                broken = self.chance.randbytes(self.chance.randrange(1, 20_000))
+                self.rig.drop(name, content=broken)
                 self.happened["corrupt"] += 1
             case what:
                 self.good[name] = frames

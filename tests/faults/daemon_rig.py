@@ -2,11 +2,11 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -158,14 +158,14 @@ class DaemonRig:
         frames: int = 10,
         prompt: str | None = "a car",
         *,
-        source: Path | None = None,
+        content: bytes | None = None,
     ) -> Path:
         """Move a clip into the inbox, and its prompt before it."""
         if prompt is not None:
             (self.inbox / f"{name}.txt").write_text(prompt)
         clip = self.inbox / f"{name}.mp4"
         hidden = self.inbox / ".coming"
-        shutil.copyfile(source or a_clip(frames), hidden)
+        hidden.write_bytes(a_clip(frames) if content is None else content)
         hidden.rename(clip)
         return clip
 
@@ -258,18 +258,13 @@ def _lives_in(pid: str, session: int) -> bool:
     return int(its_session) == session and state not in (b"Z", b"X")
 
 
-_clips: dict[int, Path] = {}
-
-
-def a_clip(frames: int) -> Path:
-    """A clip of so many frames, drawn once."""
-    if frames not in _clips:
-        import tempfile
-
-        path = Path(tempfile.mkdtemp(prefix="frescod-clips-")) / f"{frames}.mp4"
+@cache
+def a_clip(frames: int) -> bytes:
+    """A clip of so many frames."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
         render_clip(path, width=96, height=64, frames=frames)
-        _clips[frames] = path
-    return _clips[frames]
+        return path.read_bytes()
 
 
 @contextmanager

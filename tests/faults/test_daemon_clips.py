@@ -51,7 +51,7 @@ class TestLatency:
             name = f"{how}-{number}"
             (rig.inbox / f"{name}.txt").write_text("a car")
             if how == "copied":
-                (rig.inbox / f"{name}.mp4").write_bytes(a_clip(10).read_bytes())
+                (rig.inbox / f"{name}.mp4").write_bytes(a_clip(10))
             else:
                 rig.drop(name, prompt=None)
             complete = time.time()
@@ -65,9 +65,7 @@ class TestLatency:
 class TestBadClips:
     def test_corrupt(self, rig: DaemonRig) -> None:
         """It fails with the decoder's reason, and the next is done."""
-        bad = rig.folder / "bad.mp4"
-        bad.write_bytes(b"\0" * 5000)
-        rig.drop("corrupt", source=bad)
+        rig.drop("corrupt", content=bytes(5000))
         rig.drop("next")
         job = rig.wait_for("corrupt", "failed")
         assert "corrupt.mp4" in job["reason"]
@@ -141,7 +139,7 @@ class TestWhileQueued:
         clip = rig.drop("link")
         rig.wait_for("link", "queued")
         outside = rig.folder / "secret.mp4"
-        outside.write_bytes(a_clip(14).read_bytes())
+        outside.write_bytes(a_clip(14))
         link = rig.inbox / ".link"
         link.symlink_to(outside)
         link.rename(clip)
@@ -278,7 +276,7 @@ def test_odd_names(rig: DaemonRig) -> None:
     ]  # fmt: skip
     for name in names:
         plain = rig.inbox / ".coming"
-        plain.write_bytes(a_clip(10).read_bytes())
+        plain.write_bytes(a_clip(10))
         (rig.inbox / ".prompt").write_text("a car")
         (rig.inbox / ".prompt").rename(rig.inbox / f"{name}.txt")
         plain.rename(rig.inbox / f"{name}.mp4")
