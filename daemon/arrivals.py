@@ -101,6 +101,10 @@ class Arrivals:
             return None
         return Changes(tuple(arrived), tuple(self._folder / name for name in gone))
 
+    def knows(self, clip: Path) -> bool:
+        """Whether the clip was there when the folder was looked through, and was told."""
+        return os.path.relpath(clip, self._folder) in self._told
+
     def tell_again(self, clip: Path) -> None:
         """Tell of a clip once more, if it is there: whoever was told had no use for it then."""
         name = os.path.relpath(clip, self._folder)

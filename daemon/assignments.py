@@ -95,12 +95,12 @@ class Assignments:
                     self._on_details(death.output)
                 self._devices.died(device)
                 clip.deaths += 1
-                await clip.on_death()
                 if clip.deaths >= self._attempts:
                     raise FrescodError(
                         f"{clip.job.clip}: {clip.deaths} times the process that translated it "
                         f"ended: {reason}"
                     ) from death
+                await clip.on_death()
                 text = f"{device.name}: {reason}; window {window.index} is done again"
                 self._on_warning(clip, text, Action.DEVICE_DIED)
             self.end(clip)

@@ -127,6 +127,16 @@ class Inbox:
         async with self._working:
             return await self._work(lambda: self._arrivals.take(name, priority))
 
+    @property
+    def away(self) -> bool:
+        """Whether the folder cannot be looked through at the moment."""
+        return bool(self._problem)
+
+    async def lacks(self, clip: Path) -> bool:
+        """Whether the folder could be looked through, and the clip is not in it any more."""
+        async with self._working:
+            return not self._problem and not self._arrivals.knows(clip)
+
     async def tell_again(self, clip: Path) -> None:
         """Tell of a clip once more, if it is there: a change came while it could not be used."""
         async with self._working:

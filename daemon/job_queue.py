@@ -1,7 +1,11 @@
 """The pipeline's side of the store: what is to be done next, and how it fares."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from daemon.fingerprints import Fingerprints
@@ -21,6 +25,9 @@ class JobQueue:
 
     Args:
         endless: more jobs may come at any time; else it ends when the last one has been claimed.
+        only: the numbers of the jobs that are to be done; None: all.
+        hold: nothing is handed out while it says so.
+        patience: seconds in which the store has to take what is written; None: for ever.
         on_end: called with a job and its result when that is in the store.
 
     Attributes:
@@ -34,11 +41,17 @@ class JobQueue:
         store: JobStore,
         *,
         endless: bool = False,
+        only: Collection[int] | None = None,
+        hold: Callable[[], bool] = lambda: False,
+        patience: float | None = None,
         count: int = 0,
         on_end: Callable[[Job, JobResult], None] = lambda job, result: None,
     ) -> None:
         self.store = store
         self.endless = endless
+        self._only = only
+        self._hold = hold
+        self._patience = patience
         self.count = count
         self.problem = ""
         self.paused = False
@@ -46,6 +59,8 @@ class JobQueue:
         self._on_end = on_end
         self._wake = asyncio.Event()
         self._later: set[int] = set()
+        # Its own: the store has to answer also when all other threads wait for a disk.
+        self._thread = ThreadPoolExecutor(1, "store")
 
     @classmethod
     def of(cls, jobs: Sequence[Job]) -> Self:
@@ -62,13 +77,19 @@ class JobQueue:
             self._wake.clear()
             if self.draining:
                 return None
-            if not self.paused:
-                record = await self.do(self.store.claim, tuple(self._later))
+            held = self._hold()
+            if not self.paused and not held:
+                record = await self.do(self.store.claim, tuple(self._later), self._only)
+                if record is not None and (self.draining or self.paused):  # since just now
+                    await self.do(self.store.release, record.id)
+                    continue
                 if record is not None:
                     return record.job()
-                if not self.endless and not (await self.do(self.store.counts))[JobState.QUEUED]:
+                if not self.endless and await self.do(self.store.is_empty, self._only):
                     return None
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN if held else None):
+                    await self._wake.wait()
 
     def put_off(self, job: Job, seconds: float) -> None:
         """Hand a job out again only after so many seconds, when it is queued again."""
@@ -137,15 +158,34 @@ class JobQueue:
         self.wake()  # another job may have waited for its folder
 
     async def do(self, act: Callable[..., T], *arguments: Any) -> T:
-        """Have the store do something, beside the loop; again, for as long as it cannot."""
-        pause = _AGAIN
-        while True:
-            try:
-                result = await asyncio.to_thread(act, *arguments)
-            except StoreError as error:
-                self.problem = str(error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _SELDOM)
-            else:
-                self.problem = ""
-                return result
+        """Have the store do something, beside the loop; again, for as long as it cannot.
+
+        Raises:
+            StoreError: it could not in the time that it has.
+        """
+        pause, begun = _AGAIN, time.monotonic()
+        try:
+            while True:
+                try:
+                    return await self.ask(act, *arguments)
+                except StoreError as error:
+                    self.problem = str(error)
+                    if self._patience is not None and time.monotonic() - begun > self._patience:
+                        raise
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _SELDOM)
+        finally:
+            self.problem = ""
+
+    async def ask(self, act: Callable[..., T], *arguments: Any) -> T:
+        """Have the store do something, beside the loop.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, partial(act, *arguments))
+
+    def close(self) -> None:
+        """Have nothing done any more; the store itself stays open."""
+        self._thread.shutdown(wait=False)

@@ -91,14 +91,6 @@ class JobStore:
                     changed.append(rows.record(db, row["id"]))
         return changed
 
-    def keep_only(self, clips: Iterable[Path]) -> None:
-        """Forget the jobs of all other clips."""
-        kept = {rows.to_bytes(clip) for clip in clips}
-        with self._transaction() as db:
-            clips_known = db.execute("SELECT DISTINCT clip FROM jobs").fetchall()
-            others = [(row["clip"],) for row in clips_known if row["clip"] not in kept]
-            db.executemany("DELETE FROM jobs WHERE clip = ?", others)
-
     def known(self) -> dict[Path, str]:
         """What every clip looked like when it was last told, but for those that were gone."""
         with self._transaction() as db:
@@ -109,16 +101,19 @@ class JobStore:
 
     # --- a job's life ----------------------------------------------------------------------------
 
-    def claim(self, but: Collection[int] = ()) -> JobRecord | None:
+    def claim(
+        self, but: Collection[int] = (), only: Collection[int] | None = None
+    ) -> JobRecord | None:
         """The queued job that is next, prepared from now on, its attempt counted; None: no job.
 
-        One whose result folder another job is making waits for that. ``but``: not these.
+        One whose result folder another job is making waits for that. ``but``: not these; ``only``:
+        none but these.
         """
         with self._transaction() as db:
             row = db.execute(
                 f"""SELECT id FROM jobs WHERE state = ? AND name NOT IN
                     (SELECT name FROM jobs WHERE {_RUNNING})
-                    AND id NOT IN ({", ".join(map(str, but))})
+                    AND id NOT IN ({_numbers(but)}) {_among(only)}
                     ORDER BY priority DESC, length DESC, id LIMIT 1""",
                 [JobState.QUEUED],
             ).fetchone()
@@ -126,21 +121,27 @@ class JobStore:
                 return None
             db.execute(
                 "UPDATE jobs SET state = ?, attempts = attempts + 1, claimed = ?, ended = NULL, "
-                "reason = '', windows_done = 0 WHERE id = ?",
+                "reason = '', prints = NULL, windows_done = 0 WHERE id = ?",
                 [JobState.PREPARING, self._clock(), row["id"]],
             )
             return rows.record(db, row["id"])
+
+    def is_empty(self, only: Collection[int] | None = None) -> bool:
+        """Whether no job is queued; ``only``: none of these."""
+        with self._reading() as db:
+            query = f"SELECT 1 FROM jobs WHERE state = ? {_among(only)} LIMIT 1"
+            return db.execute(query, [JobState.QUEUED]).fetchone() is None
 
     def set_prints(self, number: int, prints: Fingerprints) -> None:
         """What the job's result is made from, by which `recover` knows it."""
         with self._transaction() as db:
             text = json.dumps(asdict(prints))
-            db.execute("UPDATE jobs SET prints = ? WHERE id = ?", [text, number])
+            db.execute(f"UPDATE jobs SET prints = ? WHERE id = ? AND {_RUNNING}", [text, number])
 
     def set_state(self, number: int, state: JobState) -> None:
         """A running job goes on to its next stage."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET state = ? WHERE id = ?", [state, number])
+            db.execute(f"UPDATE jobs SET state = ? WHERE id = ? AND {_RUNNING}", [state, number])
 
     def window_done(self, number: int, done: int, count: int) -> None:
         """So many of a job's windows are on disk: its attempts so far were not in vain.
@@ -166,7 +167,7 @@ class JobStore:
             db.execute(
                 "UPDATE jobs SET state = ?, reason = ?, attempts = max(attempts - 1, 0), "
                 f"seconds = seconds + ? WHERE id = ? AND {_RUNNING}",
-                [JobState.QUEUED, reason, seconds, number],
+                [JobState.QUEUED, printable(reason), seconds, number],
             )
             return rows.record(db, number)
 
@@ -359,7 +360,7 @@ class JobStore:
     def _end(self, db: sqlite3.Connection, number: int, state: JobState, reason: str = "") -> None:
         db.execute(
             "UPDATE jobs SET state = ?, reason = ?, ended = ? WHERE id = ?",
-            [state, reason, self._clock(), number],
+            [state, printable(reason), self._clock(), number],
         )
 
     # --- the file --------------------------------------------------------------------------------
@@ -369,7 +370,7 @@ class JobStore:
         with self._lock if self._reader is self._db else self._read_lock:
             try:
                 yield self._reader
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 raise StoreError(f"{self._path}: the job store cannot be read ({error})") from error
 
     @contextmanager
@@ -384,10 +385,18 @@ class JobStore:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                     raise
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 raise StoreError(
                     f"{self._path}: the job store cannot be written ({error}): free some space"
                 ) from error
+
+
+def _numbers(numbers: Collection[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _among(only: Collection[int] | None) -> str:
+    return "" if only is None else f"AND id IN ({_numbers(only)})"
 
 
 def _is_news(row: sqlite3.Row, arrival: Arrival, state: JobState, again: bool) -> bool:

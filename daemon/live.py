@@ -35,17 +35,14 @@ class RunningJob:
 class Live(LogProgress):
     """Watches the daemon's jobs: remembers those in work, and logs what becomes of them.
 
-    ``on_state(job, state)`` is called when a job comes to its next stage; it never goes back,
-    though what was lost may have to be translated again.
+    A job's state never goes back, though what was lost may have to be translated again.
     """
 
     def __init__(
         self,
-        on_state: Callable[[Job, JobState], None] = lambda job, state: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self._on_state = on_state
         self._clock = clock
         self._running: dict[int, RunningJob] = {}
         self._seconds: deque[float] = deque(maxlen=LAST)
@@ -72,7 +69,6 @@ class Live(LogProgress):
         state = _state(name, complete=total is not None and done >= total)
         if _ORDER.index(state) > _ORDER.index(running.state):
             running.state = state
-            self._on_state(running.job, state)
 
     def end(self, job: Job, result: JobResult) -> None:
         super().end(job, result)

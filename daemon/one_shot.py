@@ -14,7 +14,7 @@ import click
 from daemon.failures import first_cause
 from daemon.folder_scan import FolderScan, scan
 from daemon.job_queue import JobQueue
-from daemon.job_store import JobStore
+from daemon.job_store import JobStore, StoreError
 from daemon.jobs import Arrival, Job, JobResult, Outcome
 from daemon.logs import worker_record
 from daemon.order import longest_first
@@ -97,6 +97,8 @@ def run_folder(
             store = stack.enter_context(closing(_open_store(output, watching)))
             queue = JobQueue(
                 store,
+                only=(numbers := set[int]()),
+                patience=settings.timeouts.space,
                 count=len(inbox.jobs),
                 on_end=lambda job, result: taken.update({job.clip: result}),
             )
@@ -111,14 +113,15 @@ def run_folder(
                 debug=debug,
             )
             try:
-                asyncio.run(_run(pipeline, inbox.jobs))
+                asyncio.run(_run(pipeline, inbox.jobs, numbers))
             except Interrupted as error:
                 if error.number is signal.SIGINT:
                     raise KeyboardInterrupt from None
                 click.echo("frescod: terminated; the same command goes on from here", err=True)
                 sys.exit(128 + error.number)
             finally:
-                store.release_all()
+                with suppress(StoreError):  # then they are found interrupted
+                    store.release_all()
                 if timeline is not None:
                     _write(recorded, timeline, watching)
             _tidy(output, inbox.jobs)
@@ -168,8 +171,10 @@ def _without_prompt(inbox: FolderScan, prompts: Path, watching: Progress) -> lis
     return results
 
 
-async def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
+async def _run(pipeline: Pipeline, jobs: Sequence[Job], numbers: set[int]) -> None:
     """Take the jobs through the pipeline, the longest first; end at once at Ctrl-C and SIGTERM.
+
+    ``numbers`` gets those that the jobs have in the store.
 
     Raises:
         Interrupted: a signal came.
@@ -177,7 +182,7 @@ async def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
     """
     workshop = pipeline.workshop
     received: list[signal.Signals] = []  # the first ends the run, the second the process
-    run = asyncio.ensure_future(_in_order(pipeline, jobs))
+    run = asyncio.ensure_future(_in_order(pipeline, jobs, numbers))
 
     def stop(number: signal.Signals) -> None:
         if received:
@@ -200,14 +205,14 @@ async def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
         raise first_cause(group) from None
 
 
-async def _in_order(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
+async def _in_order(pipeline: Pipeline, jobs: Sequence[Job], numbers: set[int]) -> None:
     workshop, queue = pipeline.workshop, pipeline.queue
     ordered = await longest_first(jobs, workshop.readers, workshop.cores.total)
-    await queue.do(queue.store.keep_only, [job.clip for job in jobs])
     await queue.do(queue.store.recover, workshop.options.attempts)
     arrivals = [
         Arrival(job.clip, job.prompt_file, job.settings_file, "", name=job.name, length=-place)
         for place, job in enumerate(ordered)
     ]
-    await queue.do(lambda: queue.store.arrive(arrivals, again=True))
+    records = await queue.do(lambda: queue.store.arrive(arrivals, again=True))
+    numbers.update(record.id for record in records)
     await pipeline.run()

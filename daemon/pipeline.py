@@ -30,7 +30,8 @@ from io_pipeline.staging import Staging
 from io_pipeline.window import Window, windows
 from io_pipeline.writing import DiskFullError
 
-SOON = 1.0  # seconds
+# Seconds until a job is claimed again: one whose files change, one without space on the disk.
+SOON, NO_SPACE = 1.0, 60.0
 
 Prepared = asyncio.Queue[WindowWork | None]
 
@@ -100,7 +101,9 @@ class Pipeline:
                 self.progress.begin(job, number + 1, self.queue.count)
                 self._jobs[job.id] = job
                 with about(job=job.id, clip=job.clip):
-                    self._tasks[job.id] = group.create_task(self._job(job, number, slot))
+                    work = asyncio.ensure_future(self._outcome(job, number, slot))
+                    self._works[job.id] = work
+                    self._tasks[job.id] = group.create_task(self._job(job, work, slot))
 
     @property
     def clips(self) -> set[Path]:
@@ -120,7 +123,9 @@ class Pipeline:
 
         What workers do for it just now they do to its end; for that it waits so long at most.
         """
-        task = self._tasks.get(number)
+        task, clip = self._tasks.get(number), self._clips.get(number)
+        if clip is not None and clip.state is JobState.PUBLISHING:  # its result may be there
+            return False
         if task is None or not self._withdraw(number, Outcome.CANCELLED, reason):
             return False
         await asyncio.wait([task], timeout=seconds)
@@ -173,7 +178,7 @@ class Pipeline:
                 flows=self.settings.flow.on_device,
             ):
                 if window.index in clip.published:
-                    await self._count(clip, window)
+                    self._count(clip, window)
                 else:
                     await prepared.put(await self.workshop.read(clip, reader, window))
         count = clip.plan.info.frame_count
@@ -193,7 +198,9 @@ class Pipeline:
             await saved
         await shop.drop(clip, work)
         self._on_window(work)
-        await self._count(clip, work.window)
+        self._count(clip, work.window)
+        clip.deaths = 0  # they were not in vain
+        await self.queue.window_done(clip.job, clip.windows_done, work.window.count)
 
     async def _publish(self, clip: ClipWork) -> None:
         """The windows' files as one result, under its name."""
@@ -204,17 +211,16 @@ class Pipeline:
         count = clip.plan.info.frame_count
         self._tell(clip, "publish", count, count)
 
-    async def _job(self, job: Job, number: int, slot: ExitStack) -> None:
+    async def _job(self, job: Job, work: "asyncio.Future[Outcome]", slot: ExitStack) -> None:
         """A job, whatever becomes of it; raises only what ends the whole run."""
         start = time.monotonic()
         outcome, why = Outcome.FAILED, ""
-        work = asyncio.ensure_future(self._outcome(job, number, slot))
-        self._works[job.id] = work
         with slot:
             try:
                 outcome = await work
             except asyncio.CancelledError:
-                if job.id not in self._withdrawn:
+                task = asyncio.current_task()
+                if job.id not in self._withdrawn or (task is not None and task.cancelling()):
                     raise
                 outcome, why = self._withdrawn[job.id]
             except Exception as error:
@@ -229,15 +235,22 @@ class Pipeline:
                     self.queue.put_off(job, SOON)
                 elif self.queue.endless and isinstance(cause, DiskFullError):
                     outcome = Outcome.QUEUED
+                    self.queue.put_off(job, NO_SPACE)
             finally:
                 for of_job in (self._works, self._clips, self._withdrawn):
                     of_job.pop(job.id, None)
         folder = self.output / job.name
         await asyncio.to_thread(failure_note.settle, folder, outcome, why)
+        if outcome is Outcome.CANCELLED:
+            await asyncio.to_thread(self._forget, job)
         result = JobResult(job.clip, outcome, time.monotonic() - start, why, folder)
         await self.queue.end(job, result)
         del self._jobs[job.id], self._tasks[job.id]
         self.progress.end(job, result)
+
+    def _forget(self, job: Job) -> None:
+        with suppress(FrescodError):  # what is left is removed when the clip comes again
+            Staging(self.output, job.name).remove()
 
     async def _outcome(self, job: Job, number: int, slot: ExitStack) -> Outcome:
         """Do a job, or see that it was done before."""
@@ -289,19 +302,13 @@ class Pipeline:
                 raise
         except asyncio.CancelledError:
             if job.id in self._withdrawn:
-                await self._take_back(clip, staging)
+                await self.workshop.clear(clip)
             else:  # the whole run is: what workers do is given up
                 clip.abandon()
             if not clip.begun:
                 with suppress(FrescodError):
                     staging.remove()
             raise
-
-    async def _take_back(self, clip: ClipWork, staging: Staging) -> None:
-        """Take everything back from a clip that others go on without."""
-        await self.workshop.clear(clip)
-        if self._withdrawn[clip.job.id][0] is Outcome.CANCELLED:
-            await asyncio.to_thread(staging.remove)
 
     async def _clip_or_nothing(self, clip: ClipWork, slot: ExitStack, staging: Staging) -> None:
         """One clip; one that fails leaves only what a later run can continue."""
@@ -340,13 +347,11 @@ class Pipeline:
             clip.state = state
             await self.queue.go_on(clip.job, state)
 
-    async def _count(self, clip: ClipWork, window: Window) -> None:
+    def _count(self, clip: ClipWork, window: Window) -> None:
         """A window's frames are on disk."""
         new = window.new_frames
         clip.frames_done += new.stop - new.start
         clip.windows_done += 1
-        clip.deaths = 0  # they were not in vain
-        await self.queue.window_done(clip.job, clip.windows_done, window.count)
         self._tell(clip, "propagate", clip.frames_done, clip.plan.info.frame_count)
 
     def _tell(self, clip: ClipWork, stage: str, done: float, total: int | None) -> None:

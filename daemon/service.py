@@ -16,12 +16,13 @@ import structlog
 from daemon import logs
 from daemon.actions import Action
 from daemon.control import ControlServer
+from daemon.failure_note import settle
 from daemon.failures import first_cause
 from daemon.fingerprints import Fingerprints, is_done
 from daemon.inbox import Changes, Inbox, inside, seen_now
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_priority
-from daemon.job_store import JobStore
+from daemon.job_store import JobStore, StoreError
 from daemon.jobs import RUNNING, Arrival, Job, JobRecord, JobResult, JobState, Outcome
 from daemon.live import Live
 from daemon.metrics import Metrics
@@ -87,8 +88,14 @@ def serve(
         try:
             asyncio.run(service.run())
         finally:
-            for record in store.release_all():
-                service.tell(record)
+            with suppress(StoreError):  # then they are found interrupted
+                for record in store.release_all():
+                    log.info(
+                        "queued again",
+                        action=Action.JOB_REQUEUED,
+                        job=record.id,
+                        clip=record.clip.name,
+                    )
     log.info("ended", action=Action.SERVICE_ENDED)
     return 0
 
@@ -121,7 +128,9 @@ class Service:
         self.store = store
         self.live = Live()
         self.notifier = Notifier()
-        self.queue = JobQueue(store, endless=True, on_end=self._ended)
+        self.queue = JobQueue(
+            store, endless=True, hold=lambda: self._watched.away, on_end=self._ended
+        )
         self.workshop = open_workshop(
             settings,
             stages,
@@ -146,6 +155,7 @@ class Service:
         self._log: Any = structlog.get_logger()
         self._watched: Inbox
         self._work: asyncio.Task[None]
+        self._signals = 0
         self._end: asyncio.TimerHandle | None = None
         # Clips that changed while their jobs ran: told again when those have ended.
         self._changed_meanwhile: set[Path] = set()
@@ -161,7 +171,10 @@ class Service:
         """
         self._log.info("starting", action=Action.SERVICE_LOADING, pid=os.getpid())
         await self._recover()
-        known = await asyncio.to_thread(self.store.known)
+        known = await self.queue.ask(self.store.known)
+        # Where the inbox was another folder, or a run has used the same store.
+        elsewhere = [clip for clip in known if self.inbox not in clip.parents]
+        await self.queue.do(self.store.gone, elsewhere)
         self._watched = Inbox(
             self.inbox, self.settings.inbox, self._change, known, self._warn_of_inbox
         )
@@ -170,6 +183,7 @@ class Service:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled, number)
         async with AsyncExitStack() as stack:
+            stack.callback(self.queue.close)
             stack.push_async_callback(self.workshop.close)
             server = ControlServer(self.places.socket, self, self.settings.metrics.listen)
             await stack.enter_async_context(server)
@@ -204,7 +218,7 @@ class Service:
     async def _recover(self) -> None:
         """Settle what an earlier daemon has left."""
         attempts = self.settings.service.attempts
-        recovered = await asyncio.to_thread(self.store.recover, attempts, self._is_done)
+        recovered = await self.queue.do(self.store.recover, attempts, self._is_done)
         for record in recovered:
             self._log.info(
                 f"found interrupted: {record.state}",
@@ -213,6 +227,9 @@ class Service:
             )
             if record.state is JobState.DONE:
                 await asyncio.to_thread(self._tidy, record.name)
+            elif record.state is JobState.FAILED:
+                folder = self.places.output / record.name
+                await asyncio.to_thread(settle, folder, Outcome.FAILED, record.reason)
 
     def _tidy(self, name: str) -> None:
         with suppress(FrescodError):
@@ -238,14 +255,15 @@ class Service:
     async def _change(self, changes: Changes) -> None:
         """Enter what is new in the inbox into the store."""
         arrivals = await asyncio.to_thread(lambda: [_with_priority(a) for a in changes.arrived])
+        # First, so that a clip that was renamed may have the other's name.
+        gone = await self.queue.do(self.store.gone, changes.gone)
         records = await self.queue.do(self.store.arrive, arrivals)
         for clip in [record.clip for record in records if record.state in RUNNING]:
             if clip in self.pipeline.clips:
                 self._changed_meanwhile.add(clip)
             else:  # it is being claimed, or has just ended
                 self._tell_again(clip)
-        records = [record for record in records if record.state not in RUNNING]
-        records += await self.queue.do(self.store.gone, changes.gone)
+        records = gone + [record for record in records if record.state not in RUNNING]
         self.queue.wake()
         if len(records) > MANY:
             self._log.info(f"{len(records)} clips arrived or changed", action=Action.JOB_ARRIVED)
@@ -271,7 +289,7 @@ class Service:
 
     async def _cancel_if_gone(self, clip: Path) -> None:
         """The inbox may have told of its end while it was in work."""
-        if not await asyncio.to_thread(os.path.lexists, clip):
+        if await self._watched.lacks(clip):
             for record in await self.queue.do(self.store.gone, [clip]):
                 self.tell(record)
 
@@ -283,10 +301,11 @@ class Service:
     def tell(self, record: JobRecord) -> None:
         """Log where a job is that waits, or has ended."""
         told = _about(record)
-        if record.state in _ACTIONS:
-            self._log.warning(record.reason, action=_ACTIONS[record.state], **told)
+        action = _ACTIONS.get(record.state, Action.JOB_ARRIVED)
+        if record.reason:
+            self._log.warning(record.reason, action=action, **told)
         else:
-            self._log.info(str(record.state), action=Action.JOB_ARRIVED, **told)
+            self._log.info(str(record.state), action=action, **told)
 
     def _warn_of_inbox(self, text: str) -> None:
         self._log.warning(text, action=Action.INBOX_PROBLEM)
@@ -340,14 +359,15 @@ class Service:
                 self.notifier.extend(EXTENSION)
             if await self._is_alive():
                 self.notifier.watchdog()
-            self.notifier.status(self._in_short())
+            with suppress(FrescodError):
+                self.notifier.status(self._in_short())
             await asyncio.sleep(min(interval, EXTENSION) / 3)
 
     async def _is_alive(self) -> bool:
         """Whether the daemon's parts go on, whatever the world around them is like."""
         try:
             async with asyncio.timeout(STORE_SECONDS):
-                await asyncio.to_thread(self.store.counts)
+                await self.queue.ask(self.store.counts)
         except (TimeoutError, FrescodError):
             return bool(self.queue.problem)  # a full disk is waited for
         return True
@@ -371,17 +391,14 @@ class Service:
     async def submit(self, name: str, priority: int | None) -> JobRecord:
         """Take a clip of the inbox that is complete."""
         arrival = await self._watched.take(name, priority)
-        arrival = await asyncio.to_thread(_with_priority, arrival)
-        await asyncio.to_thread(self.store.arrive, [arrival])
-        self.queue.wake()
-        record = await asyncio.to_thread(self.store.latest, arrival.clip)
+        await self._change(Changes((arrival,)))
+        record = await self.queue.ask(self.store.latest, arrival.clip)
         assert record is not None
-        self.tell(record)
         return record
 
     async def retry(self, id: int) -> JobRecord:
         """Queue it again; KeyError, or FrescodError where its state does not allow it."""
-        record = await asyncio.to_thread(self.store.retry, id)
+        record = await self.queue.ask(self.store.retry, id)
         self._log.info("queued again", action=Action.JOB_RETRIED, **_about(record))
         self.queue.wake()
         return record
@@ -389,11 +406,12 @@ class Service:
     async def cancel(self, id: int) -> JobRecord:
         """End it; KeyError, or FrescodError where its state does not allow it."""
         if await self.pipeline.cancel(id, "by command", CANCEL_SECONDS):
-            record = await asyncio.to_thread(self.store.get, id)
+            record = await self.queue.ask(self.store.get, id)
             if record.state is not JobState.CANCELLED:
                 return replace(record, reason="ends as soon as the window in work is done")
             return record
-        record = await asyncio.to_thread(self.store.cancel, id)
+        record = await self.queue.ask(self.store.cancel, id)
+        await asyncio.to_thread(self._tidy, record.name)
         self.tell(record)
         return record
 
@@ -424,7 +442,7 @@ class Service:
         self.notifier.stopping()
         self.notifier.extend(EXTENSION)
         self.pipeline.drain()
-        if not self.ready:  # nothing runs
+        if not self.ready and not self.pipeline.clips:
             timeout = 0.0
         if self._end is not None:
             self._end.cancel()
@@ -433,8 +451,8 @@ class Service:
             self._end = loop.call_later(timeout, self._work.cancel)
 
     def _signalled(self, number: signal.Signals) -> None:
-        again = self.state in ("draining", "stopping")
-        self.drain(0.0 if again else self.settings.service.drain_seconds)
+        self._signals += 1
+        self.drain(0.0 if self._signals > 1 else self.settings.service.drain_seconds)
 
 
 def _with_priority(arrival: Arrival) -> Arrival:

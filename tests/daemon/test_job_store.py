@@ -357,11 +357,6 @@ class TestCommands:
         with pytest.raises(KeyError):
             store.cancel(99)
 
-    def test_keep_only(self, store: JobStore) -> None:
-        first, _ = store.arrive([arrival(), arrival("b.mp4")])
-        store.keep_only([first.clip])
-        assert states(store) == [("a.mp4", "queued")]
-
 
 class TestTelling:
     def test_counts_jobs_and_failures(self, store: JobStore) -> None:
@@ -442,3 +437,45 @@ class TestFile:
         store.arrive(arrival(f"{i}.mp4") for i in range(500))
         assert store.counts()[JobState.QUEUED] == 501
         store.close()
+
+
+class TestAfterTheEnd:
+    """What comes late about a job that runs no more changes nothing."""
+
+    def test_state_and_prints(self, store: JobStore) -> None:
+        (record,) = store.arrive([arrival()])
+        store.claim()
+        store.release(record.id)
+        store.set_state(record.id, JobState.TRANSLATING)
+        store.set_prints(record.id, PRINTS)
+        assert store.get(record.id).state is JobState.QUEUED
+        store.claim()
+        assert store.recover(3, lambda name, prints: True)[0].state is JobState.QUEUED
+
+    def test_prints_are_those_of_this_attempt(self, store: JobStore) -> None:
+        (record,) = store.arrive([arrival()])
+        store.claim()
+        store.set_prints(record.id, PRINTS)
+        store.release(record.id)
+        store.claim()
+        assert store.recover(3, lambda name, prints: True)[0].state is JobState.QUEUED
+
+
+def test_any_name_can_be_in_a_reason(store: JobStore) -> None:
+    (record,) = store.arrive([arrival("\udcff.mp4")])
+    store.claim()
+    store.release(record.id, "no space for \udcff.mp4")
+    store.claim()
+    store.end(record.id, JobState.FAILED, "\udcff.mp4: no decoder can read it")
+    assert store.get(record.id).reason == "\\udcff.mp4: no decoder can read it"
+
+
+def test_only_some_and_not_others(store: JobStore) -> None:
+    a, b, c = store.arrive([arrival(f"{name}.mp4") for name in "abc"])
+    claimed = store.claim(but=[a.id], only=[a.id, c.id])
+    assert claimed is not None
+    assert claimed.id == c.id
+    assert store.claim(only=[c.id]) is None
+    assert store.is_empty([c.id])
+    assert not store.is_empty([b.id])
+    assert not store.is_empty()

@@ -12,15 +12,19 @@ def job(number: int) -> Job:
 
 
 class Watched:
-    """A live view, its clock, and what it has told of states."""
+    """A live view, its clock, and how states of jobs have changed."""
 
     def __init__(self) -> None:
         self.time = 1000.0
         self.states: list[tuple[int, JobState]] = []
-        self.live = Live(lambda job, state: self.states.append((job.id, state)), lambda: self.time)
+        self.live = Live(clock=lambda: self.time)
 
     def stage(self, number: int, name: str, done: float, total: int | None) -> None:
+        before = {each.job.id: each.state for each in self.live.running}
         self.live.stage(job(number), name, done, total, 0.0)
+        for each in self.live.running:
+            if each.state is not before[each.job.id]:
+                self.states.append((each.job.id, each.state))
 
     def end(self, number: int, seconds: float, outcome: Outcome = Outcome.DONE) -> None:
         self.live.end(job(number), JobResult(Path("a"), outcome, seconds))
