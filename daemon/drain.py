@@ -15,7 +15,7 @@ def drain_daemon(client: ControlClient, timeout: float | None, wait: bool) -> No
     """Drain; with ``wait`` return when the daemon's process has ended.
 
     Raises:
-        ControlError: refused, or it was told to go on meanwhile.
+        ControlError: refused, or another daemon was started there meanwhile.
         NotRunningError: there is no daemon.
     """
     with closing(client.process()) as process:
@@ -33,8 +33,8 @@ def drain_daemon(client: ControlClient, timeout: float | None, wait: bool) -> No
                 if not process.visible:  # the socket is all there is to go by
                     return
                 continue
-            if state in ("serving", "paused"):
-                raise ControlError("the daemon goes on: it was told to resume, or started again")
+            if state not in ("draining", "stopping"):  # there is no way back from these
+                raise ControlError("the daemon has ended and was started again")
 
 
 def _how(timeout: float | None) -> str:

@@ -323,7 +323,7 @@ def submit(
     submission = Submission(
         clip, name or clip.name, text, dict(assignment(each) for each in assignments), priority
     )
-    submission.check(daemon.settings)
+    submission.check(daemon.settings, inside)
     placed = submission.put(inbox)
     try:
         job = daemon.client.submit(placed, priority) if running else None

@@ -10,6 +10,21 @@ from daemon.printable import printable
 from fresco_core.errors import ConfigError
 
 LOCK = "lock"
+_MODE = 0o755
+
+
+def make(folder: Path) -> None:
+    """Make the folder if it is not there, for everyone to enter: the control socket may lie in it.
+
+    Whoever may look there is for the files in it to say. OSError where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(_MODE)  # whatever the umask
 
 
 @contextmanager
@@ -20,8 +35,10 @@ def owned(folder: Path) -> Iterator[None]:
         ConfigError: it cannot be written, has no locks, or another daemon owns it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        make(folder)
+        # What is there is cut: never what a link leads to.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(folder / LOCK, flags, 0o644)
     except OSError as error:
         raise ConfigError(
             f"{printable(folder)}: cannot be written ({error.strerror}): correct its permissions, "

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO
 from pydantic import TypeAdapter
 
 from daemon.config import Layer, checked, keys
-from daemon.folder_scan import CLIP_SUFFIXES, PROMPT_SUFFIX, SETTINGS_SUFFIX
+from daemon.folder_scan import CLIP_SUFFIXES, PROMPT_SUFFIX, SETTINGS_SUFFIX, Ignored
 from daemon.job_settings import PRIORITY, job_settings
 from daemon.printable import printable
 from daemon.settings import Settings
@@ -30,6 +31,8 @@ from io_pipeline.regular_file import open_regular
 # The daemon may be another user; the folder says who gets that far.
 _MODE = 0o644
 _PIECE = 1 << 20
+_TEMPORARY = ".submit-"
+_ABANDONED_SECONDS = 86400.0
 
 
 class SubmitError(FrescodError):
@@ -52,13 +55,20 @@ class Submission:
     values: Mapping[str, Any]
     priority: int | None = None
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: Settings, inside: str | None = None) -> None:
         """Refuse what the daemon would refuse, before anything is copied.
+
+        ``inside``: path of a clip below the inbox that lies there already.
 
         Raises:
             FrescodError: with what is wrong.
         """
-        _check_name(self.name)
+        ignored = Ignored(settings.inbox.ignore)
+        if inside and any(folder in ignored for folder in Path(inside).parts[:-1]):
+            raise SubmitError(
+                f"{printable(inside)}: lies where the inbox looks at nothing: move it"
+            )
+        _check_name(self.name, ignored)
         with tempfile.TemporaryDirectory() as folder:
             if self.prompt is not None:
                 file = Path(folder, Path(self.name).stem + PROMPT_SUFFIX)
@@ -154,7 +164,7 @@ def open_clip(clip: Path) -> BinaryIO:
         raise SubmitError(f"{printable(clip)}: cannot be read: {error.strerror}") from error
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, ignored: Ignored) -> None:
     shown = printable(name)
     if Path(name).suffix.lower() not in CLIP_SUFFIXES:
         suffixes = " ".join(sorted(CLIP_SUFFIXES))
@@ -163,6 +173,12 @@ def _check_name(name: str) -> None:
         raise SubmitError(f"{shown}: is a path: give a file name with --name")
     if name.startswith("."):
         raise SubmitError(f"{shown}: hidden files are left alone: give another name with --name")
+    stem = Path(name).stem
+    for file in (name, stem + PROMPT_SUFFIX, stem + SETTINGS_SUFFIX):
+        if file in ignored:
+            raise SubmitError(
+                f"{printable(file)}: is left alone by inbox.ignore: give another name with --name"
+            )
     _check_text("the clip's name", name, allowed="")
 
 
@@ -187,10 +203,12 @@ def _put_all(contents: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -> Non
     for target, _ in contents:
         if os.path.lexists(target):  # before an hour of copying
             raise FileExistsError(errno.EEXIST, "", str(target))
+    for folder in {target.parent for target, _ in contents}:
+        _tidy(folder)
     with ExitStack() as temporaries, ExitStack() as placed:
         copies = []
         for target, write in contents:
-            descriptor, name = tempfile.mkstemp(prefix=".submit-", dir=target.parent)
+            descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=target.parent)
             temporaries.callback(_remove, name)
             with os.fdopen(descriptor, "wb") as file:
                 write(file)
@@ -208,6 +226,21 @@ def _put_all(contents: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -> Non
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what this user's submissions have left that were killed.
+
+    One that is still being copied was written to just now, by the clock that files have.
+    """
+    old = time.time() - _ABANDONED_SECONDS
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_TEMPORARY):
+                with suppress(OSError):  # gone already, or not to be removed
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_uid == os.geteuid() and status.st_mtime < old:
+                        os.unlink(entry.path)
 
 
 def _name(temporary: str, target: Path) -> None:

@@ -257,13 +257,14 @@ class TestDrain:
             assert run_command(["drain", "--wait"]) == 0
             assert (folder / "ended").exists()
 
-    def test_wait_does_not_wait_for_one_that_goes_on(
-        self, backend: FakeBackend, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("state", ["loading", "serving", "paused"])
+    def test_wait_does_not_wait_for_one_that_was_started_again(
+        self, backend: FakeBackend, capsys: Capture, monkeypatch: pytest.MonkeyPatch, state: str
     ) -> None:
         monkeypatch.setattr("daemon.drain._LOOK_SECONDS", 0.01)
-        monkeypatch.setattr(backend, "drain", lambda timeout: None)
+        monkeypatch.setattr(backend, "drain", lambda timeout: setattr(backend, "state", state))
         assert run_command(["drain", "--wait"]) == 1
-        assert "goes on" in one_line(capsys)
+        assert "has ended and was started again" in one_line(capsys)
 
 
 class TestSubmit:

@@ -1,4 +1,5 @@
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,19 @@ def test_one_owner_whose_number_the_second_names(tmp_path: Path) -> None:
         pass
     with owned(folder):
         pass
+
+
+def test_everyone_may_enter_one_that_is_made(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with owned(tmp_path / "state"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o755
+    (tmp_path / "state").chmod(0o700)  # somebody's wish
+    with owned(tmp_path / "state"):
+        assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

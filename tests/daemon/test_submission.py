@@ -1,6 +1,7 @@
 import errno
 import os
 import stat
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,23 @@ class TestPut:
             submission(clip).put(inbox)
         assert os.listdir(inbox) == []
 
+    def test_what_a_killed_one_left_goes_after_a_day(
+        self, inbox: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (inbox / "target").touch()
+        for name, days in ((".submit-old", 2), (".submit-new", 0), (".other", 2), ("target", 2)):
+            (inbox / name).touch()
+            os.utime(inbox / name, (time.time() - days * 86400,) * 2)
+        (inbox / ".submit-folder").mkdir()
+        os.utime(inbox / ".submit-folder", (0, 0))
+        submission(clip).put(inbox)
+        left = [".other", ".submit-folder", ".submit-new", "a.mp4", "a.txt", "target"]
+        assert sorted(os.listdir(inbox)) == left
+        os.utime(inbox / ".submit-new", (0, 0))
+        monkeypatch.setattr("os.geteuid", lambda: 12345)  # another user's is for that one
+        submission(clip, name="b.mp4").put(inbox)
+        assert (inbox / ".submit-new").exists()
+
     def test_an_inbox_that_cannot_be_written(self, tmp_path: Path, clip: Path) -> None:
         with pytest.raises(SubmitError, match="cannot be written"):
             submission(clip).put(tmp_path / "absent")
@@ -166,6 +184,21 @@ class TestCheck:
 
     def test_hidden(self, clip: Path) -> None:
         assert "hidden" in self.refused(clip, name=".a.mp4")
+
+    @pytest.mark.parametrize(
+        ("pattern", "name"), [("*.[mM]p4", "a.mp4"), ("b.txt", "b.mp4"), ("b.toml", "b.mov")]
+    )
+    def test_left_alone_by_the_inbox(self, clip: Path, pattern: str, name: str) -> None:
+        settings = Settings.model_validate({"inbox": {"ignore": [pattern]}})
+        with pytest.raises(SubmitError, match=r"left alone by inbox\.ignore: give another name"):
+            submission(clip, name=name).check(settings)
+        submission(clip, name="c.mkv").check(settings)
+
+    @pytest.mark.parametrize("inside", [".x/a.mp4", "y/z.part/a.mp4"])
+    def test_in_a_folder_that_is_left_alone(self, clip: Path, inside: str) -> None:
+        with pytest.raises(SubmitError, match=r"a\.mp4: lies where the inbox looks at nothing"):
+            submission(clip).check(Settings(), inside)
+        submission(clip).check(Settings(), "x/y/a.mp4")
 
     @pytest.mark.parametrize("name", ["a\n.mp4", "a\x1b[2J.mp4", "a\x9b.mp4"])
     def test_control_characters_in_the_name(self, clip: Path, name: str) -> None:
