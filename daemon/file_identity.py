@@ -24,14 +24,6 @@ class FileIdentity(NamedTuple):
     refused: str = ""
 
 
-def inside(folder: str | Path, path: str | Path) -> bool:
-    """Whether a path leads to something that is beneath a folder, links followed to their ends."""
-    try:
-        return _beneath(folder, os.path.realpath(path, strict=True))
-    except OSError:  # nothing is there
-        return False
-
-
 def identify(folder: str, name: str, found: os.stat_result | None = None) -> FileIdentity:
     """The identity of a file in a folder; nothing is opened, because a FIFO would not return.
 
@@ -45,7 +37,7 @@ def identify(folder: str, name: str, found: os.stat_result | None = None) -> Fil
         if found is None:
             found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):
-            if not _beneath(folder, os.path.realpath(path)):
+            if not is_beneath(folder, os.path.realpath(path)):
                 return FileIdentity(0, 0, found.st_ino, "is a link that leads out of the inbox")
             try:
                 found = os.stat(path)
@@ -89,7 +81,8 @@ def seen_now(folder: Path, *files: Path | None) -> str:
         return ""
 
 
-def _beneath(folder: str | Path, real: str) -> bool:
+def is_beneath(folder: str | Path, real: str) -> bool:
+    """Whether a path without any links is that of something beneath a folder."""
     return real.startswith(os.path.realpath(folder).rstrip("/") + "/")
 
 

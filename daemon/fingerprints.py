@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from daemon.job_files import JobFiles
 from daemon.jobs import Job
 from daemon.printable import printable
 from daemon.settings import Settings
@@ -20,13 +21,13 @@ class Fingerprints:
     settings: str
 
 
-def fingerprints(job: Job, settings: Settings) -> Fingerprints:
+def fingerprints(files: Job | JobFiles, settings: Settings) -> Fingerprints:
     """Read the clip and its prompt once, in pieces.
 
     Raises:
         ClipError: a file cannot be read.
     """
-    return Fingerprints(_sha256(job.clip), _sha256(job.prompt_file), settings.fingerprint())
+    return Fingerprints(_sha256(files.clip), _sha256(files.prompt_file), settings.fingerprint())
 
 
 def _sha256(path: Path) -> str:

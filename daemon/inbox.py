@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from daemon.arrivals import Arrivals, Changes
-from daemon.file_identity import inside, seen_now
+from daemon.file_identity import seen_now
 from daemon.folder_scan import CLIP_SUFFIXES, scan
 from daemon.jobs import Arrival
 from daemon.printable import printable
@@ -17,7 +17,7 @@ from daemon.settings import Inbox as InboxSettings
 from daemon.watcher import Watcher
 from fresco_core.errors import ConfigError
 
-__all__ = ["CLIP_SUFFIXES", "Changes", "Inbox", "inside", "scan", "seen_now"]
+__all__ = ["CLIP_SUFFIXES", "Changes", "Inbox", "scan", "seen_now"]
 
 T = TypeVar("T")
 
@@ -53,6 +53,7 @@ class Inbox:
         self._arrivals = Arrivals(folder, settings, known, on_warning)
         self._working = asyncio.Lock()  # one step at a time
         self._working_since: float | None = None
+        self._due = float("inf")
         self._watcher: Watcher | None = None
         self._interval = settings.rescan_seconds
         if settings.watch == "inotify":
@@ -111,7 +112,7 @@ class Inbox:
                 else:
                     await self._step(self._look)
                 wait = soon if self._scan_soon else max(self._interval, took / SHARE)
-                await self._pause(min(scanned + wait, self._arrivals.due))
+                await self._pause(min(scanned + wait, self._due))
         finally:
             if self._watcher is not None:
                 await asyncio.to_thread(self._watcher.stop)
@@ -150,6 +151,7 @@ class Inbox:
             await self._work(work)
             while (changes := await self._work(self._arrivals.changes)) is not None:
                 await self._on_change(changes)
+            self._due = await self._work(lambda: self._arrivals.due)
 
     async def _work(self, work: Callable[[], T]) -> T:
         self._working_since = time.monotonic()

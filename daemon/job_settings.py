@@ -27,8 +27,10 @@ ALLOWED = frozenset(
 )
 
 
-def job_settings(settings: Settings, file: Path | None) -> Settings:
+def job_settings(settings: Settings, file: Path | None, source: Path | None = None) -> Settings:
     """The settings of one job: its own go before those of the program; None: it has none.
+
+    ``source``: where the file is to be opened, as `daemon.job_files.JobFiles` has it.
 
     Raises:
         ClipError: the file cannot be read, is none or too large; it is not TOML, or has a key or a
@@ -37,7 +39,7 @@ def job_settings(settings: Settings, file: Path | None) -> Settings:
     if file is None:
         return settings
     name = printable(file.name)
-    values = _read(file)
+    values = _read(file, source)
     try:
         priority = values.pop(PRIORITY, 0)
         if not _is_priority(priority):
@@ -70,11 +72,12 @@ def _is_priority(value: Any) -> bool:
     return type(value) is int and value in PRIORITIES
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, source: Path | None = None) -> dict[str, Any]:
     """Dotted key to value."""
-    name = printable(file.name)
+    name, source = printable(file.name), source or file
     try:
-        with open_regular(file, follow=False) as content:
+        # What is held is opened by a link of the kernel's own.
+        with open_regular(source, follow=source != file) as content:
             data = content.read(MAX_BYTES + 1)
     except OSError as error:
         raise ClipError(f"{name}: cannot be read: {error.strerror}") from error

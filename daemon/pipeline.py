@@ -11,6 +11,7 @@ from daemon import failure_note
 from daemon.devices import DeviceLost
 from daemon.failures import details, first_cause, reason
 from daemon.fingerprints import Fingerprints, fingerprints, is_done
+from daemon.job_files import JobFiles
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_settings
 from daemon.jobs import Job, JobResult, JobState, Outcome
@@ -44,9 +45,9 @@ class Pipeline:
     """Takes clips through a workshop: a coroutine for each clip, tasks for what goes on beside it.
 
     ``identity`` is all that a half-finished result must have in common with this run for it to be
-    continued, the job's own fingerprints apart. ``admit(job)`` raises a FrescodError where a job is
-    not to be touched, right before it is; ``on_window`` hears of every window that is done.
-    ``force``: what is done already is done again.
+    continued, the job's own fingerprints apart. ``admit(job)`` tells where a job's files are
+    to be opened, and raises a FrescodError where it is not to be touched; ``on_window`` hears of
+    every window that is done. ``force``: what is done already is done again.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Pipeline:
         progress: Progress,
         *,
         identity: Mapping[str, str],
-        admit: Callable[[Job], None] = lambda job: None,
+        admit: Callable[[Job], JobFiles] = JobFiles,
         on_window: Callable[[WindowWork], None] = lambda work: None,
         force: bool = False,
         debug: bool = False,
@@ -78,6 +79,7 @@ class Pipeline:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._works: dict[int, asyncio.Future[Outcome]] = {}  # what of a job can be withdrawn
         self._clips: dict[int, ClipWork] = {}
+        self._files: dict[int, JobFiles] = {}
         self._withdrawn: dict[int, tuple[Outcome, str]] = {}
 
     async def run(self) -> None:
@@ -230,6 +232,8 @@ class Pipeline:
                 if cause is self.workshop.devices.failure:
                     raise cause from cause.__cause__
                 why = reason(cause)
+                if job.id in self._files:
+                    why = self._files[job.id].named(why)
                 if isinstance(cause, NotNowError):
                     outcome = Outcome.QUEUED
                     self.queue.put_off(job, SOON)
@@ -239,6 +243,8 @@ class Pipeline:
             finally:
                 for of_job in (self._works, self._clips, self._withdrawn):
                     of_job.pop(job.id, None)
+                if job.id in self._files:
+                    self._files.pop(job.id).close()
         folder = self.output / job.name
         await asyncio.to_thread(failure_note.settle, folder, outcome, why)
         if outcome is Outcome.CANCELLED:
@@ -254,9 +260,11 @@ class Pipeline:
 
     async def _outcome(self, job: Job, number: int, slot: ExitStack) -> Outcome:
         """Do a job, or see that it was done before."""
-        await asyncio.to_thread(self._admit, job)
-        settings = await asyncio.to_thread(job_settings, self.settings, job.settings_file)
-        prints = await asyncio.to_thread(fingerprints, job, settings)
+        files = self._files[job.id] = await asyncio.to_thread(self._admit, job)
+        settings = await asyncio.to_thread(
+            job_settings, self.settings, job.settings_file, files.settings_file
+        )
+        prints = await asyncio.to_thread(fingerprints, files, settings)
         await self.queue.begin(job, prints)
         if not self._force and await asyncio.to_thread(is_done, self.output / job.name, prints):
             return Outcome.ALREADY_DONE
@@ -275,11 +283,13 @@ class Pipeline:
         before: ClipWork | None = None,
     ) -> None:
         """The clip from where an earlier run, or this one (``before``), has left it."""
-        prompt = read_prompt(job.prompt_file)
+        files = self._files[job.id]
+        prompt = await asyncio.to_thread(read_prompt, files.prompt_file)
         staging = Staging(self.output, job.name)
         identity = {**self._identity, **prints.__dict__}
         account = Account(number)
         clip = ClipWork(job, number, prints, prompt, account, staging.folder, settings)
+        clip.source, clip.named = files.clip, files.named
         clip.deaths, clip.on_death = job.attempts - 1, lambda: self.queue.charge(job)
         self._clips[job.id] = clip
         if before is not None:
@@ -306,8 +316,7 @@ class Pipeline:
             else:  # the whole run is: what workers do is given up
                 clip.abandon()
             if not clip.begun:
-                with suppress(FrescodError):
-                    staging.remove()
+                await asyncio.to_thread(self._forget, job)
             raise
 
     async def _clip_or_nothing(self, clip: ClipWork, slot: ExitStack, staging: Staging) -> None:

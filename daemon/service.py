@@ -19,7 +19,8 @@ from daemon.control import ControlServer
 from daemon.failure_note import settle
 from daemon.failures import first_cause
 from daemon.fingerprints import Fingerprints, is_done
-from daemon.inbox import Changes, Inbox, inside, seen_now
+from daemon.inbox import Changes, Inbox, seen_now
+from daemon.job_files import JobFiles
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_priority
 from daemon.job_store import JobStore, StoreError
@@ -30,7 +31,6 @@ from daemon.notify import Notifier
 from daemon.output_folder import held
 from daemon.pipeline import NotNowError, Pipeline
 from daemon.places import Places
-from daemon.printable import printable
 from daemon.settings import Settings
 from daemon.setup import open_workshop
 from daemon.stages import make_stages
@@ -39,7 +39,7 @@ from daemon.status import snapshot
 from daemon.timeline import Timeline
 from daemon.weights import require_weights
 from daemon.work import WindowWork
-from fresco_core.errors import ClipError, FrescodError
+from fresco_core.errors import FrescodError
 from io_pipeline.staging import Staging
 
 if TYPE_CHECKING:
@@ -241,14 +241,16 @@ class Service:
     def _before_devices(self) -> None:
         require_weights(self.settings)
 
-    def _admit(self, job: Job) -> None:
-        """See that the files are those that were told, and that nothing leads out of the inbox."""
-        seen = seen_now(self.inbox, job.clip, job.prompt_file, job.settings_file)
-        if seen != self.store.seen(job.id):
+    def _admit(self, job: Job) -> JobFiles:
+        """Hold the files, if they are those that were told and none leads out of the inbox."""
+        told = self.store.seen(job.id)
+        if seen_now(self.inbox, job.clip, job.prompt_file, job.settings_file) != told:
             raise NotNowError("its files are changing")
-        for path in (job.clip, job.prompt_file, job.settings_file):
-            if path is not None and not inside(self.inbox, path):
-                raise ClipError(f"{printable(path)}: leads out of the inbox")
+        files = JobFiles(job, self.inbox)
+        if files.seen != told:  # changed in between
+            files.close()
+            raise NotNowError("its files are changing")
+        return files
 
     # --- arrivals and ends -----------------------------------------------------------------------
 

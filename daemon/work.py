@@ -34,6 +34,8 @@ class ClipWork:
         number: place in the order of clips; the lower ones go first wherever they meet.
         settings: the job's own over those of the program.
         published, translated: indices of windows that an earlier run has finished, or translated.
+        source: where the clip is to be opened; None: by its name.
+        named: what workers say, with the clip's own name in place of ``source``.
         seconds: busy seconds by stage.
         batches: what was translated together, by window.
         devices: where.
@@ -53,6 +55,8 @@ class ClipWork:
     account: Account
     staging: Path
     settings: Settings = field(default_factory=Settings)
+    source: Path | None = None
+    named: Callable[[str], str] = str
     published: frozenset[int] = frozenset()
     translated: frozenset[int] = frozenset()
     warnings: list[str] = field(default_factory=list)

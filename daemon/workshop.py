@@ -147,10 +147,8 @@ class Workshop:
 
             return await self._runner.use(clip, "prepare", priority, 1, read)
 
-        def warn(text: str) -> None:
-            self.warn(clip, text)
-
-        return self.readers.open(clip.job.clip, run, warn)
+        source = clip.source or clip.job.clip
+        return self.readers.open(source, run, lambda text: self.warn(clip, text))
 
     async def read(self, clip: ClipWork, reader: Reader, window: Window) -> WindowWork:
         """A window's frames in a new block, and the drawing of its control maps begun."""
@@ -365,6 +363,7 @@ class Workshop:
 
     def warn(self, clip: ClipWork, text: str, action: Action = Action.WARNING) -> None:
         """Tell the user, once for each clip, and the clip's manifest."""
+        text = clip.named(text)
         if text not in clip.warnings:
             clip.warnings.append(text)
             self._on_warning(f"{printable(clip.job.clip.name)}: {text}", action)

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 from io import BufferedReader
-from pathlib import Path
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BufferedReader:
@@ -13,11 +12,18 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> Buffer
     Raises:
         OSError: there is none; opening a pipe or a device does not wait for its other end.
     """
+    return os.fdopen(regular_descriptor(path, follow=follow), "rb")
+
+
+def regular_descriptor(
+    path: str | os.PathLike[str], *, follow: bool = True, folder: int | None = None
+) -> int:
+    """As `open_regular`; ``folder`` is a descriptor of the one that ``path`` is relative to."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, flags, dir_fd=folder)
     except OSError as error:
-        if error.errno == errno.ELOOP and not follow and Path(path).is_symlink():
+        if error.errno == errno.ELOOP and not follow and _is_link(path, folder):
             raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from None
         if error.errno == errno.ENXIO:  # a socket
             raise OSError(errno.ENXIO, "it is no regular file", str(path)) from None
@@ -25,7 +31,14 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> Buffer
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
+
+
+def _is_link(path: str | os.PathLike[str], folder: int | None) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(path, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False

@@ -16,6 +16,7 @@ from daemon.actions import Action
 from daemon.config import Layer, merge
 from daemon.demo_clip import render_clip
 from daemon.failures import first_cause
+from daemon.job_files import JobFiles
 from daemon.job_queue import JobQueue
 from daemon.jobs import Job, JobResult
 from daemon.pipeline import Pipeline
@@ -89,6 +90,7 @@ class Rig:
         force: bool = False,
         debug: bool = False,
         beside: Callable[[asyncio.Task[Any]], Any] | None = None,
+        admit: Callable[[Job], JobFiles] = JobFiles,
         **values: Any,
     ) -> list[JobResult]:
         """Take clips through the pipeline; ``beside(run)`` may be awaited meanwhile.
@@ -118,6 +120,7 @@ class Rig:
                 self.output,
                 self.watcher,
                 identity={"version": "1"},
+                admit=admit,
                 force=force,
                 debug=debug,
             )
