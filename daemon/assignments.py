@@ -5,6 +5,7 @@ from typing import Any
 
 from daemon.actions import Action
 from daemon.devices import Device, Devices
+from daemon.logs import about
 from daemon.memory import Memory
 from daemon.runner import READ, Runner
 from daemon.work import ClipWork, WindowWork
@@ -73,36 +74,37 @@ class Assignments:
             device = await self.begin(clip)
             wanted = clip.settings.key_frames.batch_size
             batch_size = min(wanted, self._batch_sizes.get(size, wanted))
-            task = await task_for(device, batch_size)
-            try:
-                return await self._run(clip, device, task, work, on_progress)
-            except OutOfDeviceMemory as error:
-                smaller = max(MIN_BATCH_SIZE, batch_size // 2)
-                if batch_size == smaller:
-                    raise ClipError(
-                        f"{clip.job.clip}: {device.name} has too little memory for a batch of "
-                        f"{batch_size} key frames ({error}): lower key_frames.resolution"
-                    ) from error
-                self._batch_sizes[size] = min(smaller, self._batch_sizes.get(size, smaller))
-                self._on_warning(
-                    clip,
-                    f"{device.name} ran out of memory: batches of {smaller} from here on",
-                    Action.WARNING,
-                )
-            except (WorkerDied, FatalError) as death:
-                reason = getattr(death, "reason", str(death))
-                if isinstance(death, WorkerTimeout):
-                    self._on_details(death.output)
-                self._devices.died(device)
-                clip.deaths += 1
-                if clip.deaths >= self._attempts:
-                    raise FrescodError(
-                        f"{clip.job.clip}: {clip.deaths} times the process that translated it "
-                        f"ended: {reason}"
-                    ) from death
-                await clip.on_death()
-                text = f"{device.name}: {reason}; window {window.index} is done again"
-                self._on_warning(clip, text, Action.DEVICE_DIED)
+            with about(device=device.name, window=window.index):
+                task = await task_for(device, batch_size)
+                try:
+                    return await self._run(clip, device, task, work, on_progress)
+                except OutOfDeviceMemory as error:
+                    smaller = max(MIN_BATCH_SIZE, batch_size // 2)
+                    if batch_size == smaller:
+                        raise ClipError(
+                            f"{clip.job.clip}: {device.name} has too little memory for a batch of "
+                            f"{batch_size} key frames ({error}): lower key_frames.resolution"
+                        ) from error
+                    self._batch_sizes[size] = min(smaller, self._batch_sizes.get(size, smaller))
+                    self._on_warning(
+                        clip,
+                        f"{device.name} ran out of memory: batches of {smaller} from here on",
+                        Action.WARNING,
+                    )
+                except (WorkerDied, FatalError) as death:
+                    reason = getattr(death, "reason", str(death))
+                    if isinstance(death, WorkerTimeout):
+                        self._on_details(death.output)
+                    self._devices.died(device)
+                    clip.deaths += 1
+                    if clip.deaths >= self._attempts:
+                        raise FrescodError(
+                            f"{clip.job.clip}: {clip.deaths} times the process that translated it "
+                            f"ended: {reason}"
+                        ) from death
+                    await clip.on_death()
+                    text = f"{device.name}: {reason}; window {window.index} is done again"
+                    self._on_warning(clip, text, Action.DEVICE_DIED)
             self.end(clip)
             if saved is not None:
                 await saved

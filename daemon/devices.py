@@ -1,6 +1,7 @@
 """The devices: one process each, models loaded once, handed to the clip that is longest."""
 
 import asyncio
+import contextvars
 import itertools
 import time
 from collections import deque
@@ -268,7 +269,10 @@ class Devices:
         return True
 
     def _restart(self, device: Device) -> None:
-        task = asyncio.get_running_loop().create_task(self._start(device))
+        # What it logs from here on is about no job.
+        task = asyncio.get_running_loop().create_task(
+            self._start(device), context=contextvars.Context()
+        )
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 

@@ -1,6 +1,7 @@
 """Alike workers behind one queue."""
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 from collections import Counter
@@ -31,6 +32,8 @@ class _Request:
     on_progress: OnProgress | None = field(compare=False)
     on_start: Callable[[Worker], None] | None = field(compare=False)
     answer: asyncio.Future[Any] = field(compare=False)
+    # Of whoever wants it: what the worker logs is about that.
+    context: contextvars.Context = field(compare=False, default_factory=contextvars.copy_context)
     deaths: int = field(compare=False, default=0)
 
 
@@ -133,7 +136,7 @@ class WorkerPool:
             request = heapq.heappop(self._queue)
             if not request.answer.done():
                 worker = self._idle.pop()
-                running = asyncio.create_task(self._serve(worker, request))
+                running = asyncio.create_task(self._serve(worker, request), context=request.context)
                 self._running.add(running)
                 running.add_done_callback(self._running.discard)
 

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 
 from daemon import devices
 from daemon.devices import DeviceError, DeviceLost, Devices
+from daemon.logs import about
 from daemon.workers import WorkerDied
 from fresco_core.errors import FrescodError, ModelsError
 from io_pipeline.worker import TaskError
@@ -449,3 +451,26 @@ def test_close_ends_what_is_starting_too() -> None:
         assert all(worker.stopped and not worker.alive for worker in workers)
 
     run(test)
+
+
+def test_a_device_that_is_started_again_is_about_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
+    real = FakeWorker.start
+
+    async def start(self: FakeWorker) -> Any:
+        found.append(structlog.contextvars.get_contextvars())
+        return await real(self)
+
+    monkeypatch.setattr(FakeWorker, "start", start)
+
+    async def test() -> None:
+        rig = Rig("cuda:0")
+        with about(job=1):
+            rig.devices.start()
+            device = await rig.devices.take(1)
+            rig.worker("cuda:0").kill()
+            rig.devices.give(device)
+            await turns()
+
+    run(test)
+    assert found == [{}, {}]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
-from daemon.workers import PoolError, WorkerDied, WorkerPool
+from daemon.logs import about
+from daemon.workers import PoolError, Worker, WorkerDied, WorkerPool
 from fresco_core.errors import ClipError
 from io_pipeline.blocks import Block, Layout
 from io_pipeline.worker import OutOfDeviceMemory
@@ -338,3 +340,26 @@ def test_a_pool_that_is_abandoned_with_its_loop_leaves_no_process():
         while Path(f"/proc/{int(pid)}/exe").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not Path(f"/proc/{int(pid)}/exe").exists()
+
+
+def test_what_a_worker_says_is_about_the_task_that_it_does():
+    """Not about the one before, whose end is what began it."""
+
+    async def test() -> None:
+        told: list[tuple[str, Any]] = []
+
+        def hear(worker: Worker, record: Any) -> None:
+            told.append((record.event, structlog.contextvars.get_contextvars()))
+
+        pool = a_pool(1, on_record=hear)
+
+        async def one(number: int) -> None:
+            with about(job=number):
+                await pool.run(task(stages.log, f"of {number}"))
+
+        await asyncio.gather(*(asyncio.create_task(one(number)) for number in range(3)))
+        await pool.close()
+        about_jobs = {(text, tuple(found.items())) for text, found in told if "of " in text}
+        assert about_jobs == {(f"of {number}", (("job", number),)) for number in range(3)}
+
+    run(test())
