@@ -4,7 +4,6 @@ import heapq
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,12 @@ class InboxFiles:
                 present.add(name)
                 # For most files in most scans that is all.
                 before = self._files.get(name)
-                if before != (found.st_size, found.st_mtime_ns, found.st_ino, ""):
+                if found is None or before != (
+                    found.st_size,
+                    found.st_mtime_ns,
+                    found.st_ino,
+                    "",
+                ):
                     identity = self._identify(name, found)
                     if identity is not None and identity != before:
                         changed.append((name, identity))
@@ -184,8 +188,8 @@ class InboxFiles:
         """Where a file is."""
         return os.path.join(self.root, name)
 
-    def _entries(self, closed: set[str]) -> Iterator[tuple[str, os.stat_result]]:
-        """Files that count, with what they are themselves, links not followed.
+    def _entries(self, closed: set[str]) -> Iterator[tuple[str, os.stat_result | None]]:
+        """Files that count, with what they are themselves, links not followed; None: it fails.
 
         Sub-folders that cannot be read are put into ``closed``.
 
@@ -200,12 +204,20 @@ class InboxFiles:
                     for entry in entries:
                         if entry.name in self._ignored:
                             continue
+                        name = below + entry.name
                         if suffix_of(entry.name) in SUFFIXES:
-                            with suppress(FileNotFoundError):  # gone in between
-                                found = entry.stat(follow_symlinks=False)
-                                yield below + entry.name, found
-                        elif self._settings.recursive and entry.is_dir(follow_symlinks=False):
-                            folders.append(f"{below}{entry.name}/")
+                            try:
+                                yield name, entry.stat(follow_symlinks=False)
+                            except FileNotFoundError:  # gone in between
+                                pass
+                            except OSError:
+                                yield name, None
+                        elif self._settings.recursive:
+                            try:
+                                if entry.is_dir(follow_symlinks=False):
+                                    folders.append(f"{name}/")
+                            except OSError:  # it may be one
+                                closed.add(f"{name}/")
             except OSError as error:
                 if not below:
                     raise

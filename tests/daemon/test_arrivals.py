@@ -1,10 +1,15 @@
 """What is told of an inbox, by a clock that the tests turn."""
 
+import errno
 import os
 import shutil
 import tempfile
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -395,6 +400,34 @@ class TestUnreadableFolders:
         rig.scanned()
         assert rig.gone == ["a.mp4"]
 
+    def test_one_file_that_cannot_be_looked_at(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is refused until it can be; all others are found."""
+        rig.drop("a.mp4", "b.mp4")
+        rig.complete()
+        rig.drop("c.mp4")
+        with monkeypatch.context() as patch:
+            broken(patch, rig.folder / "a.mp4")
+            told = {arrival.clip.name: arrival.refused for arrival in rig.complete()}
+            assert told == {"a.mp4": "cannot be read: Input/output error", "c.mp4": ""}
+        assert [(told.clip.name, told.refused) for told in rig.complete()] == [("a.mp4", "")]
+        assert rig.gone == []
+
+    def test_nothing_is_gone_from_what_may_be_a_sub_folder(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig = Rig(folder, recursive=True)
+        (folder / "sub").mkdir()
+        rig.drop("sub/a.mp4")
+        rig.complete()
+        with monkeypatch.context() as patch:
+            broken(patch, folder / "sub")
+            rig.drop("b.mp4")
+            assert clips(rig.complete()) == ["b.mp4"]
+        assert rig.complete() == []
+        assert rig.gone == []
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
     def test_sub_folder(self) -> None:
         with somebody_elses_folder() as folder:
@@ -412,6 +445,23 @@ class TestUnreadableFolders:
             (folder / "sub/a.mp4").unlink()
             rig.scanned()
             assert rig.gone == ["sub/a.mp4"]
+
+
+def broken(patch: pytest.MonkeyPatch, path: Path) -> None:
+    """A disk that answers all questions but those about one thing."""
+    scandir, lstat = os.scandir, os.lstat
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    @contextmanager
+    def scanning(folder: str) -> Iterator[Iterator[Any]]:
+        with scandir(folder) as entries:
+            bad = SimpleNamespace(name=path.name, stat=fail, is_dir=fail)
+            yield (bad if entry.path == str(path) else entry for entry in entries)
+
+    patch.setattr(os, "scandir", scanning)
+    patch.setattr(os, "lstat", lambda name: fail() if str(name) == str(path) else lstat(name))
 
 
 class somebody_elses_folder:

@@ -11,6 +11,7 @@ import pytest
 from watchdog.utils import BaseThread
 
 from daemon import inbox as inbox_module
+from daemon.arrivals import Arrivals
 from daemon.inbox import Changes, Inbox
 from daemon.settings import Inbox as InboxSettings
 from fresco_core.errors import ClipError, ConfigError
@@ -222,3 +223,24 @@ def test_nothing_is_done_on_the_disk_in_the_loop(
     asyncio.run(main())
     assert {name for name, _ in called} == {"scandir", "lstat", "stat", "open"}
     assert not [name for name, in_loop in called if in_loop]
+
+
+def test_one_who_takes_a_clip_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due is counted while nobody changes it."""
+    asked: list[tuple[bool, bool]] = []
+
+    async def main() -> None:
+        async with running(tmp_path) as (inbox, _):
+
+            def due(arrivals: Arrivals) -> float:
+                in_loop = threading.current_thread() is threading.main_thread()
+                asked.append((inbox._working.locked(), in_loop))
+                return float("inf")
+
+            monkeypatch.setattr(Arrivals, "due", property(due))
+            await until(lambda: bool(asked))
+
+    asyncio.run(main())
+    assert set(asked) == {(True, False)}
