@@ -20,7 +20,7 @@ from daemon.logs import worker_record
 from daemon.order import longest_first
 from daemon.output_folder import held
 from daemon.pipeline import Pipeline
-from daemon.places import STORE
+from daemon.places import STATE, STORE
 from daemon.printable import printable
 from daemon.progress import Progress, summary, watch
 from daemon.settings import Settings
@@ -134,7 +134,9 @@ def run_folder(
 def _open_store(output: Path, watching: Progress) -> JobStore:
     """The output folder's own job store; where it cannot have one, nothing is lost without."""
     try:
-        state = output / ".frescod"
+        state = output / STATE
+        if state.is_symlink():
+            raise ConfigError(f"{printable(state)} is a symbolic link")
         state.mkdir(exist_ok=True)
         return JobStore(state / STORE)
     except (OSError, FrescodError) as error:

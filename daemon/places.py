@@ -9,6 +9,7 @@ from fresco_core.errors import ConfigError
 
 STORE = "jobs.sqlite"
 SOCKET = "control.sock"
+STATE = ".frescod"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Places:
         """The places that the settings name; relative ones are below the current folder."""
         inbox = Path(settings.inbox.folder).absolute()
         output = Path(settings.output.folder).absolute()
-        state = Path(settings.service.state or output / ".frescod").absolute()
+        state = Path(settings.service.state or output / STATE).absolute()
         socket = Path(settings.service.socket or state / SOCKET).absolute()
         return cls(inbox, output, state, socket)
 
@@ -40,8 +41,13 @@ class Places:
         """See that results are not taken for clips; ``recursive``: nor those in sub-folders.
 
         Raises:
-            ConfigError: they would be.
+            ConfigError: they would be; the state folder in the output folder is a link.
         """
+        if self.state == self.output / STATE and self.state.is_symlink():
+            raise ConfigError(
+                f"{printable(self.state)}: is a symbolic link: remove it, or set service.state to "
+                "the folder that is meant"
+            )
         inbox = self.inbox.resolve()
         for key, path in (("output.folder", self.output), ("service.state", self.state)):
             folder = path.resolve()

@@ -102,6 +102,7 @@ class Staging:
             FrescodError: it cannot be written, or what has its name is no result.
         """
         with writing(self.result):
+            self._follow_no_links()
             self._refuse_to_replace()  # again: it may have come since
             if self.result.exists():
                 _make_folder(self._replaced)  # a rename puts an empty folder's place to use
@@ -125,7 +126,13 @@ class Staging:
                 self.folder.parent.rmdir()
 
     def settle(self) -> None:
-        """Put an older result that was to be replaced back, or away. Raises OSError."""
+        """Put an older result that was to be replaced back, or away.
+
+        Raises:
+            FrescodError: a folder of ours is a link.
+            OSError: it cannot be done.
+        """
+        self._follow_no_links()
         if self._replaced.exists():
             if not os.path.lexists(self.result) and read_manifest(self._replaced) is not None:
                 self._replaced.rename(self.result)
@@ -141,6 +148,8 @@ class Staging:
         try:
             found = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            return False
+        if any(path.is_symlink() for path in self.folder.rglob("*")):  # none of ours
             return False
         return bool(found == dict(identity)) and not self.is_shown
 
@@ -189,6 +198,16 @@ class Staging:
             return checkpoint.batches_of(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return ()
+
+    def _follow_no_links(self) -> None:
+        """Nothing is built, moved or removed where somebody's link leads to."""
+        for own in (self.folder, self._replaced):
+            if own.parent.is_symlink():
+                raise FrescodError(
+                    f"{own.parent}: is a symbolic link; remove it or choose another output folder"
+                )
+            if own.is_symlink():
+                own.unlink()
 
     def _refuse_to_replace(self) -> None:
         """Anything but an older result stays: an output folder may hold the user's own things."""

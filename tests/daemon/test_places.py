@@ -47,3 +47,14 @@ def test_results_are_not_taken_for_clips(
     else:
         with pytest.raises(ConfigError, match=f"{key}: .* lies in the inbox"):
             found.check(recursive)
+
+
+def test_a_state_folder_that_is_a_link(tmp_path: Path) -> None:
+    """In the output folder anybody may have put it there; one that is named is meant."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.frescod").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=r"is a symbolic link: remove it, or set service.state"):
+        places(output__folder=str(tmp_path / "out")).check(recursive=False)
+    (tmp_path / "state").symlink_to(tmp_path)
+    named = {"output__folder": str(tmp_path / "out"), "service__state": str(tmp_path / "state")}
+    places(**named).check(recursive=False)

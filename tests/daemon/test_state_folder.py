@@ -35,3 +35,12 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     why = r"file/state: cannot be written"
     with pytest.raises(ConfigError, match=why), owned(tmp_path / "file" / "state"):
         pass
+
+
+def test_a_lock_that_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("somebody's own")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/lock").symlink_to(tmp_path / "file")
+    with pytest.raises(ConfigError, match="cannot be written"), owned(tmp_path / "state"):
+        pass
+    assert (tmp_path / "file").read_text() == "somebody's own"

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -317,3 +318,53 @@ def test_no_manifest_where_there_is_none(tmp_path: Path) -> None:
         assert read_manifest(tmp_path) is None
     (tmp_path / "manifest.json").write_text(json.dumps({"a": 1}))
     assert read_manifest(tmp_path) == {"a": 1}
+
+
+class TestLinks:
+    """What they lead to is somebody's own: nothing is written, moved or removed there."""
+
+    @pytest.fixture
+    def elsewhere(self, tmp_path: Path) -> Iterator[Path]:
+        """A folder that looks like all that could be there; nothing of it may change."""
+        folder = tmp_path / "elsewhere"
+        for name in ("a/keys", "a/windows", "a/checkpoints", "a/result"):
+            (folder / name).mkdir(parents=True)
+        for file in (folder / "a/identity.json", folder / "a/manifest.json"):
+            file.write_text(json.dumps(IDENTITY))
+        (folder / "a/windows/x.tmp").touch()
+
+        def content() -> dict[str, bytes]:
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+        before = content()
+        yield folder
+        assert content() == before
+
+    @pytest.mark.parametrize("name", [".staging", ".replaced"])
+    def test_folders_of_ours(self, root: Path, elsewhere: Path, name: str) -> None:
+        root.mkdir()
+        (root / name).symlink_to(elsewhere)
+        for act in (lambda: Staging(root, "a").open(IDENTITY), Staging(root, "a").remove):
+            with pytest.raises(FrescodError, match=f"{name}: is a symbolic link; remove it"):
+                act()
+
+    @pytest.mark.parametrize("name", [".staging", ".replaced"])
+    def test_one_job(self, root: Path, elsewhere: Path, name: str) -> None:
+        (root / name).mkdir(parents=True)
+        (root / name / "a").symlink_to(elsewhere / "a")
+        folder = Staging(root, "a")
+        assert folder.open(IDENTITY) == NOTHING
+        assert not folder.folder.is_symlink()
+        assert not os.path.lexists(root / "a")
+        folder.remove()
+        assert os.listdir(root) == []
+
+    @pytest.mark.parametrize("name", ["windows", "identity.json", "result"])
+    def test_within_one(self, root: Path, elsewhere: Path, name: str) -> None:
+        folder = Staging(root, "a")
+        folder.open(IDENTITY)
+        (folder.folder / name).rename(root / "old")
+        (folder.folder / name).symlink_to(elsewhere / "a" / name)
+        folder.open(IDENTITY)
+        assert not [path for path in folder.folder.rglob("*") if path.is_symlink()]
