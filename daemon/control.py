@@ -15,21 +15,23 @@ from typing import Any, Protocol, Self
 
 from aiohttp import web
 
+from daemon.control_door import Door
 from daemon.control_socket import BACKLOG, Peer, listening, who_may_change
-from daemon.job_lookup import is_called
 from daemon.job_settings import PRIORITIES
 from daemon.jobs import JobRecord, JobState
 from daemon.logs import Action, log
+from daemon.metrics import CONTENT_TYPE
 from daemon.output_folder import BusyError
 from daemon.printable import printable
 from fresco_core.errors import ConfigError, FrescodError
 
 MAX_BODY = 64 * 1024
-MAX_CONNECTIONS = 100
-MAX_JOBS = 100_000
+BODY_SECONDS = 10.0
+MAX_JOBS = 1000  # in one answer
 MAX_SECONDS = 86400 * 7
+_DIGITS = 18  # of numbers; more do not go into the store
 _SHUTDOWN_SECONDS = 1.0
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_LISTS = 2  # made at a time: each takes one of the threads, and the store
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,6 +42,9 @@ class Backend(Protocol):
     inbox: Path
     ready: bool
 
+    async def refresh(self) -> None:
+        """Have what follows be as things are now, as far as that takes no time."""
+
     def status(self) -> dict[str, Any]:
         """All there is to see, as JSON."""
 
@@ -49,8 +54,10 @@ class Backend(Protocol):
     def problems(self) -> Sequence[str]:
         """What is not well; empty when all is."""
 
-    async def jobs(self, state: JobState | None, limit: int) -> Sequence[JobRecord]:
-        """The newest first."""
+    async def jobs(
+        self, state: JobState | None, limit: int, before: int | None, clip: str | None
+    ) -> Sequence[JobRecord]:
+        """The newest first; those before a number, those of clips that may be meant by a name."""
 
     async def job(self, id: int) -> JobRecord:
         """One job; KeyError where there is none."""
@@ -91,6 +98,7 @@ class ControlServer:
         self._backend = backend
         self._listen = listen
         self._stack = AsyncExitStack()
+        self._lists = asyncio.Semaphore(_LISTS)
         self.listens_at: tuple[str, int] | None = None  # with the port that was chosen for port 0
 
     async def __aenter__(self) -> Self:
@@ -114,25 +122,29 @@ class ControlServer:
         await self._stack.aclose()
         await asyncio.sleep(0)  # closed connections are let go of in the loop's next round
 
-    async def _site(
-        self, stack: AsyncExitStack, routes: Sequence[web.RouteDef]
-    ) -> Callable[[], asyncio.Protocol]:
-        """Makes the protocol of a connection; connections that are too many are cut."""
-        app = web.Application(middlewares=[self._speak_json], client_max_size=MAX_BODY)
+    async def _site(self, stack: AsyncExitStack, routes: Sequence[web.RouteDef]) -> Door:
+        """Makes the protocols of connections."""
+
+        @web.middleware
+        async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
+            door.busy(request, True)
+            try:
+                return await handler(request)
+            finally:
+                door.busy(request, False)
+
+        app = web.Application(middlewares=[keep, self._speak_json], client_max_size=MAX_BODY)
         app.add_routes(routes)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        server = runner.server
-        assert server is not None
+        assert runner.server is not None
+        door = Door(runner.server)
+        watch = asyncio.create_task(door.watch())
+        stack.callback(watch.cancel)
+        return door
 
-        def accept() -> asyncio.Protocol:
-            # Strangers must not use up the descriptors that windows travel by.
-            return server() if len(server.connections) < MAX_CONNECTIONS else _Refusal()
-
-        return accept
-
-    async def _listen_tcp(self, accept: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    async def _listen_tcp(self, accept: Door) -> asyncio.Server:
         host, _, port = self._listen.rpartition(":")
         try:
             return await asyncio.get_running_loop().create_server(
@@ -158,7 +170,7 @@ class ControlServer:
         ]
 
     def _private(self) -> list[web.RouteDef]:
-        one = "/v1/jobs/{id:[0-9]{1,18}}"
+        one = f"/v1/jobs/{{id:[0-9]{{1,{_DIGITS}}}}}"
         return [
             web.get("/v1/status", self._status),
             web.get("/v1/jobs", self._jobs),
@@ -174,8 +186,9 @@ class ControlServer:
     # --- looking ---------------------------------------------------------------------------------
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        await self._backend.refresh()
         text = self._backend.metrics()
-        return web.Response(body=text.encode(), headers={"Content-Type": _METRICS_TYPE})
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _health(self, request: web.Request) -> web.Response:
         problems = list(self._backend.problems())
@@ -189,21 +202,26 @@ class ControlServer:
         return web.json_response({"error": "not ready: loading models", "ready": False}, status=503)
 
     async def _status(self, request: web.Request) -> web.Response:
+        await self._backend.refresh()
         return web.json_response(self._backend.status())
 
     async def _jobs(self, request: web.Request) -> web.Response:
-        query = _only(request.query, "state", "limit", "clip")
-        state, limit, clip = query.get("state"), query.get("limit", "100"), query.get("clip")
+        query = _only(request.query, "state", "limit", "before", "clip")
+        state, before = query.get("state"), query.get("before")
         if state is not None and state not in list(JobState):
             raise _Refused(400, f"state: {state!r} is none: give one of {', '.join(JobState)}")
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_JOBS):
-            raise _Refused(400, f"limit: {limit!r}: give a whole number, 1 to {MAX_JOBS}")
-        records = await self._backend.jobs(
-            None if state is None else JobState(state), MAX_JOBS if clip else int(limit)
-        )
-        if clip:
-            records = [record for record in records if is_called(record.clip, clip)][: int(limit)]
-        return web.json_response({"jobs": [record.to_json() for record in records]})
+        limit = _whole("limit", query.get("limit", "100"), MAX_JOBS)
+        async with self._lists:
+            records = await self._backend.jobs(
+                None if state is None else JobState(state),
+                limit,
+                None if before is None else _whole("before", before, 10**_DIGITS),
+                query.get("clip"),
+            )
+            text = await asyncio.to_thread(
+                lambda: json.dumps({"jobs": [record.to_json() for record in records]})
+            )
+        return web.json_response(text=text)
 
     async def _job(self, request: web.Request) -> web.Response:
         return await self._answer(request, self._backend.job)
@@ -280,7 +298,11 @@ class ControlServer:
                 403,
                 f"user {peer.uid} may look, but not change anything: that takes {who_may_change()}",
             )
-        body = await request.read()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
+        except TimeoutError:
+            raise _Refused(408, f"the body has not come within {BODY_SECONDS:g} s") from None
         try:
             values = json.loads(body) if body.strip() else {}
         except (ValueError, RecursionError) as error:
@@ -329,13 +351,6 @@ class _Refused(Exception):
         self.status = status
 
 
-class _Refusal(asyncio.Protocol):
-    """A connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
 def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.json_response({"error": printable(text)}, status=status, headers=headers)
 
@@ -346,6 +361,12 @@ def _only(values: Mapping[str, Any], *known: str) -> Mapping[str, Any]:
             hint = f"; known: {', '.join(known)}" if known else ""
             raise _Refused(400, f"{key!r} is not known here{hint}")
     return values
+
+
+def _whole(key: str, text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and 1 <= int(text) <= most):
+        raise _Refused(400, f"{key}: {text!r}: give a whole number, 1 to {most}")
+    return int(text)
 
 
 def _is_number(value: object) -> bool:

@@ -26,6 +26,7 @@ from daemon.printable import printable
 from fresco_core.errors import ConfigError, FrescodError
 
 ANSWER_SECONDS = 5.0
+_PAGE = 1000  # jobs that the daemon tells in one answer
 
 
 class ControlError(FrescodError):
@@ -62,8 +63,15 @@ class ControlClient:
 
     def jobs(self, state: JobState | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The newest jobs, or the newest in a state, the newest first."""
-        query = {"limit": limit} | ({} if state is None else {"state": str(state)})
-        return list(self._ask("GET", f"/v1/jobs?{urlencode(query)}")["jobs"])
+        query = {} if state is None else {"state": str(state)}
+        found: list[dict[str, Any]] = []
+        while (wanted := min(limit - len(found), _PAGE)) > 0:
+            page = self._ask("GET", f"/v1/jobs?{urlencode(query | {'limit': str(wanted)})}")["jobs"]
+            found += page
+            if len(page) < wanted:
+                break
+            query["before"] = str(page[-1]["id"])
+        return found
 
     def called(self, name: str) -> list[dict[str, Any]]:
         """The jobs that a clip's name may mean, the newest first."""

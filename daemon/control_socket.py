@@ -9,7 +9,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.output_folder import BusyError
@@ -21,6 +21,7 @@ MAX_PATH = 107
 # Few, since so many are accepted at a time before they are counted.
 BACKLOG = 16
 _ANSWER_SECONDS = 2.0
+_SO_PEERGROUPS = 59
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,28 @@ class Peer:
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = field(default=frozenset(), compare=False)  # where they can be seen
 
     @classmethod
     def of(cls, connection: socket.socket) -> "Peer":
         """As the kernel knows it; of a listening process it is the one that made the socket."""
         fields = struct.Struct("iII")
-        return cls(
-            *fields.unpack(
-                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, fields.size)
-            )
+        pid, uid, gid = fields.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, fields.size)
         )
+        groups = b""
+        with suppress(OSError):  # more of them than fit, or a kernel that does not tell
+            groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+        return cls(pid, uid, gid, frozenset(memoryview(groups).cast("I")))
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it may change things by what the kernel says alone: known at once."""
+        return self.uid in (0, os.geteuid()) or os.getegid() in {self.gid, *self.groups}
 
     def may_change(self) -> bool:
         """Whether it is root, this process's user, or in this process's group."""
-        if self.uid in (0, os.geteuid()):
+        if self.is_trusted:
             return True
         groups = {self.gid}
         with suppress(KeyError, OSError):  # a user without a name has no other groups

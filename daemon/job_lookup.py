@@ -1,12 +1,14 @@
 """Which job a user means: by its number, or by its clip's name."""
 
-import os
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from daemon.printable import printable
 from fresco_core.errors import FrescodError
+
+# As `printable` makes them.
+_ESCAPE = re.compile(r"\\([tnr]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 
 
 class LookupFailed(FrescodError):
@@ -23,10 +25,15 @@ class Jobs(Protocol):
         """All jobs that a name may mean, the newest first."""
 
 
-def is_called(clip: str | os.PathLike[str], name: str) -> bool:
-    """Whether a user may mean this clip by ``name``: its path, file name or stem."""
-    path = Path(clip)
-    return printable(name) in (printable(path), printable(path.name), printable(path.stem))
+def spellings(name: str) -> tuple[str, ...]:
+    """The names that a user may mean: ``name``, and what may have been printed like that."""
+
+    def unescaped(match: re.Match[str]) -> str:
+        text = match[0]
+        character = text.encode().decode("unicode_escape")
+        return character if printable(character) == text else text
+
+    return tuple(dict.fromkeys([name, _ESCAPE.sub(unescaped, name)]))
 
 
 def find_job(jobs: Jobs, name: str) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from daemon.folder_scan import CLIP_SUFFIXES
+from daemon.job_lookup import spellings
 from daemon.jobs import JobRecord, JobState
 from fresco_core.errors import ConfigError
+
+T = TypeVar("T")
 
 LATEST = "id IN (SELECT max(id) FROM jobs GROUP BY clip)"
 # What has no result and will get none: others may have its name.
 NAMELESS = (JobState.SKIPPED, JobState.CANCELLED)
+_SUFFIX_LENGTHS = sorted({len(suffix) for suffix in CLIP_SUFFIXES})
 _COLUMNS = (
     "id, clip, prompt_file, settings_file, name, state, reason, priority, attempts, windows_done, "
     "windows, created, claimed, ended, seconds"
@@ -52,11 +56,54 @@ def choose_name(db: sqlite3.Connection, clip: Path, current: str | None = None) 
     )
 
 
-def newest(db: sqlite3.Connection, state: JobState | None, limit: int) -> list[JobRecord]:
-    """The newest jobs, or those in a state, the newest first."""
-    where, values = ("WHERE state = ?", [state]) if state else ("", [])
+def newest(
+    db: sqlite3.Connection,
+    state: JobState | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    clip: str | None = None,
+) -> list[JobRecord]:
+    """The newest jobs, the newest first.
+
+    Args:
+        state: only those in it.
+        limit: how many at most.
+        before: only those with a lower number.
+        clip: only those of clips that may be meant by this path, file name or stem.
+    """
+    wanted: list[str] = []
+    values: list[Any] = []
+    if state is not None:
+        # By number, not by state and then sorted: there may be very many of a state.
+        wanted.append("+state = ?")
+        values.append(state)
+    if before is not None:
+        wanted.append("id < ?")
+        values.append(before)
+    if clip is not None:
+        names = [_called(name) for name in spellings(clip)]
+        wanted.append("(" + " OR ".join(condition for condition, _ in names) + ")")
+        values += [value for _, found in names for value in found]
+    where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
     query = f"SELECT {_COLUMNS} FROM jobs {where} ORDER BY id DESC LIMIT ?"
     return [_to_record(row) for row in db.execute(query, [*values, limit])]
+
+
+def _called(name: str) -> tuple[str, list[Any]]:
+    """That a clip has this path, file name or stem, as SQL and its values."""
+    try:
+        raw = os.fsencode(name)
+    except UnicodeEncodeError:  # no file can be called that
+        return "0", []
+    conditions, values = ["clip = ?"], [raw]
+    # A file name begins after a slash, or with the path; it is compared from the end.
+    path = "CAST('/' || clip AS BLOB)"
+    ends = [(len(raw) + 1, b"/" + raw)]
+    ends += [(len(raw) + 1 + length, b"/" + raw + b".") for length in _SUFFIX_LENGTHS]
+    for place, part in ends:
+        conditions.append(f"substr({path}, -{place}, {len(part)}) = ?")
+        values.append(part)
+    return f"({' OR '.join(conditions)})", values
 
 
 def failures(db: sqlite3.Connection, limit: int) -> list[JobRecord]:
@@ -101,13 +148,8 @@ def to_path(raw: bytes) -> Path:
     return Path(os.fsdecode(raw))
 
 
-def read_store(
-    path: Path, state: JobState | None = None, limit: int = 5
-) -> tuple[dict[JobState, int], list[JobRecord]]:
-    """Counts by state and, of a store that nobody has open, the newest jobs, or last failures.
-
-    Args:
-        state: whose newest jobs; FAILED for the last failures; None for all.
+def read_store(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:
+    """What ``look`` finds in a store that nobody has open.
 
     Raises:
         ConfigError: there is none that can be read.
@@ -118,8 +160,7 @@ def read_store(
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
                 db.row_factory = sqlite3.Row
-                found = failures if state is JobState.FAILED else partial(newest, state=state)
-                return counts(db), found(db, limit=limit)
+                return look(db)
         except sqlite3.Error as error:
             why = error
     raise ConfigError(f"{path}: no job store can be read there ({why})")

@@ -46,6 +46,7 @@ class JobStore:
     def __init__(self, path: Path | str, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
+        self.changes = 0  # transactions so far: another number, and there may be news
         self._lock, self._read_lock = threading.Lock(), threading.Lock()
         try:
             with ExitStack() as opened:
@@ -270,10 +271,16 @@ class JobStore:
         with self._reading() as db:
             return rows.record(db, number)
 
-    def jobs(self, state: JobState | None = None, limit: int = 100) -> list[JobRecord]:
-        """The newest jobs, or the newest in a state, the newest first."""
+    def jobs(
+        self,
+        state: JobState | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        clip: str | None = None,
+    ) -> list[JobRecord]:
+        """The newest jobs, the newest first, as `daemon.job_rows.newest` has them."""
         with self._reading() as db:
-            return rows.newest(db, state, limit)
+            return rows.newest(db, state, limit, before, clip)
 
     def failures(self, limit: int = 5) -> list[JobRecord]:
         """The jobs that failed last, the last one first."""
@@ -381,6 +388,7 @@ class JobStore:
                 try:
                     yield self._db
                     self._db.execute("COMMIT")
+                    self.changes += 1
                 except BaseException:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")

@@ -1,6 +1,6 @@
 """Jobs: one clip, its prompt and the settings; in which state it is, and how it ended."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class JobRecord:
         """Everything in it is JSON; file names are printable."""
         return {
             name: printable(value) if isinstance(value, Path) or name == "name" else value
-            for name, value in asdict(self).items()
+            for name, value in vars(self).items()
         }
 
 

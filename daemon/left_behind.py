@@ -1,14 +1,17 @@
 """What a daemon that does not run has left in its store: answers as the daemon would."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon.control_client import ControlError, NotRunningError
-from daemon.job_lookup import is_called
 from daemon.jobs import JobState
 from daemon.printable import printable
 
-ALL_JOBS = 100_000
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+T = TypeVar("T")
 
 
 class LeftBehind:
@@ -25,14 +28,13 @@ class LeftBehind:
 
     def status(self) -> dict[str, Any]:
         """What is known of the jobs, in the daemon's words; its state is ``down``."""
-        from daemon.job_rows import read_store
+        from daemon.job_rows import counts, failures
 
-        self._check()
-        counts, failures = read_store(self._store, JobState.FAILED)
+        found, failed = self._read(lambda db: (counts(db), failures(db, 5)))
         return {
             "state": "down",
             "store": printable(self._store),
-            "jobs": {str(state): counts.get(state, 0) for state in JobState},
+            "jobs": {str(state): found.get(state, 0) for state in JobState},
             "failures": [
                 {
                     "id": job.id,
@@ -40,27 +42,36 @@ class LeftBehind:
                     "reason": job.reason,
                     "ended": job.ended,
                 }
-                for job in failures
+                for job in failed
             ],
         }
 
     def jobs(self, state: JobState | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The newest jobs, or the newest in a state, the newest first."""
-        from daemon.job_rows import read_store
+        from daemon.job_rows import newest
 
-        self._check()
-        return [record.to_json() for record in read_store(self._store, state, limit)[1]]
+        return [job.to_json() for job in self._read(lambda db: newest(db, state, limit))]
 
     def called(self, name: str) -> list[dict[str, Any]]:
         """The jobs that a clip's name may mean, the newest first."""
-        return [job for job in self.jobs(limit=ALL_JOBS) if is_called(job["clip"], name)]
+        from daemon.job_rows import newest
+
+        return [job.to_json() for job in self._read(lambda db: newest(db, clip=name))]
 
     def job(self, number: int) -> dict[str, Any]:
         """One job."""
-        for job in self.jobs(limit=ALL_JOBS):
-            if job["id"] == number:
-                return job
-        raise ControlError(f"there is no job {number}", 404)
+        from daemon.job_rows import record
+
+        try:
+            return self._read(lambda db: record(db, number)).to_json()
+        except KeyError:
+            raise ControlError(f"there is no job {number}", 404) from None
+
+    def _read(self, look: Callable[["Connection"], T]) -> T:
+        from daemon.job_rows import read_store
+
+        self._check()
+        return read_store(self._store, look)
 
     def _check(self) -> None:
         try:

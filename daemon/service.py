@@ -36,6 +36,7 @@ from daemon.setup import open_workshop
 from daemon.stages import make_stages
 from daemon.state_folder import owned
 from daemon.status import snapshot
+from daemon.store_view import StoreView
 from daemon.timeline import Timeline
 from daemon.weights import require_weights
 from daemon.work import WindowWork
@@ -131,6 +132,7 @@ class Service:
         self.queue = JobQueue(
             store, endless=True, hold=lambda: self._watched.away, on_end=self._ended
         )
+        self.view = StoreView(store, self.queue.ask)
         self.workshop = open_workshop(
             settings,
             stages,
@@ -187,7 +189,7 @@ class Service:
             stack.push_async_callback(self.workshop.close)
             server = ControlServer(self.places.socket, self, self.settings.metrics.listen)
             await stack.enter_async_context(server)
-            beside = (self._watched.run(), self._keep_alive())
+            beside = (self._watched.run(), self._keep_alive(), self.view.run())
             tasks = [self._work, *map(asyncio.ensure_future, beside)]
             stack.push_async_callback(_cancel, tasks)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -314,6 +316,10 @@ class Service:
 
     # --- how it is -------------------------------------------------------------------------------
 
+    async def refresh(self) -> None:
+        """Have the status be as things are now, as far as that takes no time."""
+        await self.view.refresh()
+
     def status(self) -> dict[str, Any]:
         """All there is to see, as `daemon.status.snapshot` has it."""
         return snapshot(
@@ -323,8 +329,8 @@ class Service:
             state=self.state,
             started=self.started,
             uptime=time.monotonic() - self._begun,
-            counts=self.store.counts(),
-            failures=self.store.failures(),
+            counts=self.view.counts,
+            failures=self.view.failures,
             problems=self.problems(),
         )
 
@@ -361,6 +367,7 @@ class Service:
                 self.notifier.extend(EXTENSION)
             if await self._is_alive():
                 self.notifier.watchdog()
+            await self.view.refresh()
             with suppress(FrescodError):
                 self.notifier.status(self._in_short())
             await asyncio.sleep(min(interval, EXTENSION) / 3)
@@ -375,16 +382,17 @@ class Service:
         return True
 
     def _in_short(self) -> str:
-        counts = self.store.counts()
-        running = len(self.pipeline.clips)
-        text = f"{self.state}: {running} running, {counts[JobState.QUEUED]} queued"
+        running, queued = len(self.pipeline.clips), self.view.counts[JobState.QUEUED]
+        text = f"{self.state}: {running} running, {queued} queued"
         return "; ".join([text, *self.problems()])
 
     # --- commands --------------------------------------------------------------------------------
 
-    async def jobs(self, state: JobState | None, limit: int) -> Sequence[JobRecord]:
-        """The newest first."""
-        return await asyncio.to_thread(self.store.jobs, state, limit)
+    async def jobs(
+        self, state: JobState | None, limit: int, before: int | None, clip: str | None
+    ) -> Sequence[JobRecord]:
+        """The newest first; those before a number, those of clips that may be meant by a name."""
+        return await asyncio.to_thread(self.store.jobs, state, limit, before, clip)
 
     async def job(self, id: int) -> JobRecord:
         """One job; KeyError where there is none."""
@@ -409,9 +417,10 @@ class Service:
         """End it; KeyError, or FrescodError where its state does not allow it."""
         if await self.pipeline.cancel(id, "by command", CANCEL_SECONDS):
             record = await self.queue.ask(self.store.get, id)
-            if record.state is not JobState.CANCELLED:
+            if record.state in RUNNING:
                 return replace(record, reason="ends as soon as the window in work is done")
-            return record
+            if record.state is JobState.CANCELLED:
+                return record
         record = await self.queue.ask(self.store.cancel, id)
         await asyncio.to_thread(self._tidy, record.name)
         self.tell(record)

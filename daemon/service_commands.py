@@ -21,7 +21,7 @@ from daemon.control_client import ControlClient, NotRunningError
 from daemon.job_lookup import find_job
 from daemon.job_settings import PRIORITIES
 from daemon.jobs import JobState
-from daemon.left_behind import ALL_JOBS, LeftBehind
+from daemon.left_behind import LeftBehind
 from daemon.output_folder import BusyError
 from daemon.places import Places
 from daemon.printable import printable
@@ -30,6 +30,8 @@ from fresco_core.errors import FrescodError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+ALL_JOBS = 100_000
 
 T = TypeVar("T")
 Command = Callable[..., Any]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.control import ControlServer
+from daemon.job_lookup import spellings
 from daemon.jobs import ENDED, JobRecord, JobState
 from fresco_core.errors import ClipError, FrescodError
 
@@ -119,9 +120,21 @@ class FakeBackend:
     def problems(self) -> Sequence[str]:
         return self.ill
 
-    async def jobs(self, state: JobState | None, limit: int) -> Sequence[JobRecord]:
-        chosen = [job for job in self.records.values() if state is None or job.state == state]
-        return sorted(chosen, key=lambda job: -job.id)[:limit]
+    async def refresh(self) -> None:
+        pass
+
+    async def jobs(
+        self, state: JobState | None, limit: int, before: int | None, clip: str | None
+    ) -> Sequence[JobRecord]:
+        def is_meant(job: JobRecord) -> bool:
+            names = spellings(clip or "")
+            return (
+                (state is None or job.state == state)
+                and (before is None or job.id < before)
+                and (clip is None or job.clip.name in names or job.clip.stem in names)
+            )
+
+        return sorted(filter(is_meant, self.records.values()), key=lambda job: -job.id)[:limit]
 
     async def job(self, id: int) -> JobRecord:
         return self.records[id]

@@ -7,16 +7,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemon.control import MAX_BODY, MAX_CONNECTIONS, ControlServer
+from daemon.control import MAX_BODY, MAX_JOBS, ControlServer
+from daemon.control_door import MAX_OF_ONE, MAX_TRUSTED
 from daemon.control_socket import BACKLOG
+from daemon.jobs import JobRecord
 from daemon.output_folder import BusyError
 from fresco_core.errors import ConfigError, FrescodError
 from tests.daemon.control_rig import FakeBackend, served, short_folder
@@ -27,6 +31,26 @@ os.setgroups([]); os.setgid(65534); os.setuid(65534)
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
 s.sendall(sys.argv[2].encode() + b" HTTP/1.0\\r\\n\\r\\n")
 sys.stdout.write(b"".join(iter(lambda: s.recv(65536), b"")).decode())
+"""
+
+# Tells how many of its connections are left.
+MANY_OF_ANOTHER = f"""
+import os, select, socket, sys, time
+os.setgroups([]); os.setgid(65534); os.setuid(int(sys.argv[2]))
+poll = select.poll()
+inside = {{}}
+for _ in range({MAX_OF_ONE} + 15):
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+    inside[s.fileno()] = s
+    poll.register(s, select.POLLHUP)
+end = time.monotonic() + 10
+while len(inside) > {MAX_OF_ONE} and time.monotonic() < end:
+    for number, _ in poll.poll(100):
+        poll.unregister(number)
+        del inside[number]
+time.sleep(0.1)
+print(len(inside) - len(poll.poll(0)), flush=True)
+input()
 """
 
 
@@ -90,6 +114,9 @@ class TestLooking:
             ("clip=a.mp4", [1]),
             ("clip=a", [1]),
             ("clip=a&state=failed", []),
+            ("before=3", [2, 1]),
+            ("before=3&limit=1", [2]),
+            (f"limit={MAX_JOBS}", [3, 2, 1]),
         ],
     )
     def test_some_jobs(self, backend: FakeBackend, query: str, numbers: list[int]) -> None:
@@ -97,11 +124,41 @@ class TestLooking:
         assert [job["id"] for job in answer["jobs"]] == numbers
 
     @pytest.mark.parametrize(
-        "query", ["state=Failed", "limit=0", "limit=x", "limit=1e9", "limit=٣", "states=failed"]
+        "query",
+        [
+            "state=Failed",
+            "limit=0",
+            "limit=x",
+            "limit=1e9",
+            "limit=٣",
+            f"limit={MAX_JOBS + 1}",
+            "limit=0000000019999999999999999999",
+            "limit=" + "0" * 5000,
+            "before=x",
+            "before=" + "9" * 19,
+            "states=failed",
+        ],
     )
     def test_a_query_that_is_wrong(self, backend: FakeBackend, query: str) -> None:
         target = f"/v1/jobs?{query.replace('٣', '%D9%A3')}"
         assert ask(backend, "GET", target)[0] == 400
+
+    def test_a_long_list_holds_nobody_up(
+        self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wait(job: JobRecord) -> dict[str, Any]:
+            making.set()
+            assert answered.wait(10)
+            return {}
+
+        making, answered = threading.Event(), threading.Event()
+        monkeypatch.setattr(JobRecord, "to_json", wait)
+        with ThreadPoolExecutor(4) as pool:
+            lists = [pool.submit(ask, backend, "GET", "/v1/jobs?limit=1") for _ in range(4)]
+            assert making.wait(10)
+            assert ask(backend, "GET", "/v1/status")[0] == 200
+            answered.set()
+            assert [each.result()[0] for each in lists] == [200] * 4
 
     def test_one_job(self, backend: FakeBackend) -> None:
         assert ask(backend, "GET", "/v1/jobs/2") == (200, backend.records[2].to_json())
@@ -211,6 +268,17 @@ class TestChanging:
         assert ask(backend, "POST", "/v1/jobs/2/retry", body)[0] == 400
         assert backend.told == []
 
+    def test_a_body_that_does_not_come(
+        self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.control.BODY_SECONDS", 0.05)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(backend.inbox / "s"))
+            client.sendall(b"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            assert client.recv(65536).startswith(b"HTTP/1.1 408 ")
+        assert backend.told == []
+
     def test_a_body_too_large(self, backend: FakeBackend) -> None:
         assert ask(backend, "POST", "/v1/drain", b" " * (MAX_BODY - 1))[0] == 200
         assert ask(backend, "POST", "/v1/drain", b" " * (MAX_BODY + 1))[0] == 413
@@ -272,11 +340,61 @@ class TestConnections:
         for client in clients:
             client.close()
 
-    def test_strangers_cannot_use_up_all_descriptors(self, backend: FakeBackend) -> None:
+    @pytest.mark.parametrize(
+        "said", [b"", b"GET /v1/sta", b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"]
+    )
+    def test_whoever_asks_for_nothing_is_cut(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+    ) -> None:
+        monkeypatch.setattr("daemon.control_door.IDLE_SECONDS", 0.1)
+        with (
+            served(folder / "s", FakeBackend()),
+            socket.socket(socket.AF_UNIX) as client,
+            suppress(ConnectionResetError),
+        ):
+            client.settimeout(10)
+            client.connect(str(folder / "s"))
+            client.sendall(said)
+            while client.recv(65536):
+                pass
+
+    def test_whoever_waits_for_an_answer_is_not(
+        self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def cancel(id: int) -> JobRecord:
+            await asyncio.sleep(0.5)
+            return backend.records[id]
+
+        monkeypatch.setattr("daemon.control_door.IDLE_SECONDS", 0.1)
+        monkeypatch.setattr(backend, "cancel", cancel)
+        assert ask(backend, "POST", "/v1/jobs/1/cancel")[0] == 200
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+    def test_a_stranger_locks_nobody_out(self, backend: FakeBackend) -> None:
+        with ExitStack() as stack:
+            for uid in (65534, 65533):
+                command = [
+                    sys.executable,
+                    "-c",
+                    MANY_OF_ANOTHER,
+                    str(backend.inbox / "s"),
+                    str(uid),
+                ]
+                process = stack.enter_context(
+                    subprocess.Popen(
+                        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    )
+                )
+                assert process.stdout is not None
+                assert int(process.stdout.readline()) == MAX_OF_ONE
+                assert ask(backend, "GET", "/v1/status")[0] == 200
+                assert ask(backend, "POST", "/v1/pause")[0] == 200
+
+    def test_nobody_can_use_up_all_descriptors(self, backend: FakeBackend) -> None:
         with ExitStack() as stack:
             clients = [
                 stack.enter_context(socket.socket(socket.AF_UNIX))
-                for _ in range(MAX_CONNECTIONS + 4 * BACKLOG)
+                for _ in range(MAX_TRUSTED + 4 * BACKLOG)
             ]
             for client in clients:
                 client.connect(str(backend.inbox / "s"))

@@ -14,7 +14,7 @@ from daemon.jobs import JobState
 from daemon.output_folder import BusyError
 from fresco_core.errors import ConfigError, FrescodError
 from tests.conftest import ROOT
-from tests.daemon.control_rig import FakeBackend, served, short_folder
+from tests.daemon.control_rig import FakeBackend, record, served, short_folder
 
 
 @pytest.fixture
@@ -62,6 +62,16 @@ class TestAsks:
         assert [job["id"] for job in client.jobs(limit=1)] == [3]
         assert client.job(1) == backend.records[1].to_json()
         assert [job["id"] for job in client.called("a")] == [1]
+
+    def test_page_by_page(
+        self, backend: FakeBackend, client: ControlClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.control_client._PAGE", 2)
+        assert [job["id"] for job in client.jobs()] == [3, 2, 1]
+        assert [job["id"] for job in client.jobs(limit=3)] == [3, 2, 1]
+        assert [job["id"] for job in client.jobs(limit=2)] == [3, 2]
+        backend.records = {number: record(number) for number in range(1, 5)}
+        assert [job["id"] for job in client.jobs(JobState.QUEUED)] == [4, 3, 2, 1]
 
     def test_changes(self, backend: FakeBackend, client: ControlClient) -> None:
         client.pause()

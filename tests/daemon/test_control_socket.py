@@ -107,6 +107,13 @@ class TestWhoMayChange:
         assert Peer(1, 54321, os.getegid()).may_change()
         assert not Peer(1, 54321, 12345).may_change()
 
+    def test_a_member_of_the_group_by_the_kernel(self) -> None:
+        assert Peer(1, 54321, 12345, frozenset({7, os.getegid()})).is_trusted
+        assert not Peer(1, 54321, 12345, frozenset({54321})).is_trusted
+        left, right = socket.socketpair(socket.AF_UNIX)
+        with left, right:
+            assert Peer.of(left).groups in (set(os.getgroups()), set())
+
     def test_a_member_of_the_group_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import pwd
 

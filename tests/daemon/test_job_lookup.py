@@ -1,9 +1,11 @@
+from pathlib import PurePath
 from typing import Any
 
 import pytest
 
 from daemon.control_client import ControlError, NotRunningError
-from daemon.job_lookup import LookupFailed, find_job, is_called
+from daemon.job_lookup import LookupFailed, find_job, spellings
+from daemon.printable import printable
 
 CLIPS = {1: "/in/a.mp4", 2: "/in/b.mp4", 3: "/in/a.mov", 4: "/in/2.mp4", 12: "/in/99.mp4"}
 
@@ -15,8 +17,12 @@ class Jobs:
         return {"id": number, "clip": CLIPS[number]}
 
     def called(self, name: str) -> list[dict[str, Any]]:
-        found = [self.job(number) for number, clip in CLIPS.items() if is_called(clip, name)]
-        return found[::-1]
+        clips = {number: PurePath(clip) for number, clip in CLIPS.items()}
+        return [
+            self.job(number)
+            for number, clip in reversed(clips.items())
+            if name in (str(clip), clip.name, clip.stem)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -38,9 +44,15 @@ def test_several_are_named() -> None:
         find_job(Jobs(), "a")
 
 
-def test_a_name_that_cannot_be_printed() -> None:
-    assert is_called("/in/a\udcff\n.mp4", r"a\udcff\n")
-    assert is_called(r"/in/a\udcff\n.mp4", "a\udcff\n.mp4")
+@pytest.mark.parametrize("name", ["a", "é 😀.mp4", "a\udcff\n\x1b.mp4", "a\U000e0001", r"\\\a", ""])
+def test_a_name_as_it_is_printed(name: str) -> None:
+    assert name in spellings(printable(name))
+    assert spellings(name)[0] == name
+
+
+def test_what_only_looks_escaped() -> None:
+    assert spellings(r"\x41\u00e9\U00110000\U99999999\q") == (r"\x41\u00e9\U00110000\U99999999\q",)
+    assert spellings(r"a\n") == (r"a\n", "a\n")
 
 
 def test_a_daemon_that_is_gone_is_no_job_that_is_not_there() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daemon.fingerprints import Fingerprints
-from daemon.job_rows import read_store
+from daemon.job_rows import counts, newest, read_store
 from daemon.job_schema import MIGRATIONS
 from daemon.job_store import GONE, JobStore, StoreError
 from daemon.jobs import Arrival, JobState
@@ -371,17 +371,59 @@ class TestTelling:
         assert (failure.reason, failure.seconds) == ("why", 2.0)
         assert failure.to_json()["clip"] == "/inbox/a.mp4"
 
+    @pytest.mark.parametrize(
+        ("name", "clips"),
+        [
+            ("a.mp4", ["/x/a.mp4", "/inbox/a.mp4"]),
+            ("a", ["/x/a.mp4", "/inbox/a.MOV", "/inbox/a.mp4"]),
+            ("/inbox/a.mp4", ["/inbox/a.mp4"]),
+            ("aa", ["/inbox/aa.mp4"]),
+            ("a.b", ["/inbox/a.b.mkv"]),
+            ("é", ["/inbox/é.mp4"]),
+            ("c", ["c.mp4"]),
+            (r"\x7f\n", ["/inbox/\x7f\n.mp4"]),
+            (r"a\udcff.mp4", ["/inbox/a\udcff.mp4"]),
+            (r"d\n", ["/inbox/d\n.mp4", r"/inbox/d\n.mp4"]),
+            ("mp4", []),
+            (".mp4", []),
+            ("", []),
+            ("%", []),
+            ("A", []),
+            ("inbox", []),
+            ("\ud800", []),
+            ("\0", []),
+        ],
+    )
+    def test_of_clips_that_a_name_may_mean(
+        self, store: JobStore, name: str, clips: list[str]
+    ) -> None:
+        names = ["a.mp4", "a.MOV", "aa.mp4", "a.b.mkv", "é.mp4", "\x7f\n.mp4", "a\udcff.mp4"]
+        names += [r"d\n.mp4", "d\n.mp4", "/x/a.mp4"]
+        store.arrive(map(arrival, names))
+        store.arrive([Arrival(Path("c.mp4"), None, None, "1")])
+        assert [str(job.clip) for job in store.jobs(clip=name)] == clips
+
+    def test_page_by_page(self, store: JobStore) -> None:
+        store.arrive(arrival(f"{name}.mp4") for name in "abcde")
+        store.end(4, JobState.DONE)
+        assert [job.id for job in store.jobs(limit=2)] == [5, 4]
+        assert [job.id for job in store.jobs(limit=2, before=4)] == [3, 2]
+        assert [job.id for job in store.jobs(JobState.QUEUED, 2, before=5)] == [3, 2]
+        assert [job.id for job in store.jobs(JobState.DONE, clip="a")] == []
+        assert store.jobs(before=1) == []
+
     def test_read_while_nobody_has_it_open(self, tmp_path: Path) -> None:
         store = JobStore(tmp_path / "jobs.sqlite")
         store.arrive([arrival()])
         store.close()
-        counts, jobs = read_store(tmp_path / "jobs.sqlite", None)
-        assert counts[JobState.QUEUED] == 1
+        path = tmp_path / "jobs.sqlite"
+        found, jobs = read_store(path, lambda db: (counts(db), newest(db)))
+        assert found[JobState.QUEUED] == 1
         assert [job.name for job in jobs] == ["a"]
 
     def test_none_to_read(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no job store can be read"):
-            read_store(tmp_path / "jobs.sqlite")
+            read_store(tmp_path / "jobs.sqlite", newest)
         assert list(tmp_path.iterdir()) == []
 
 
