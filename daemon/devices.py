@@ -113,10 +113,12 @@ class Devices:
             worker = Worker(
                 title, stage(name), deadlines=deadlines, threads=threads, on_record=on_record
             )
+            worker.on_death = self._look_soon  # it may have been idle
             self.all.append(Device(title, worker))
         self.failure: FrescodError | None = None
         self.loading: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
         self._ready = asyncio.Event()
+        self._closed = False
         self._on_event = on_event
         self._free: list[Device] = []
         self._waiting: list[_Request] = []
@@ -222,14 +224,19 @@ class Devices:
 
     async def close(self) -> None:
         """Stop all."""
+        self._closed = True
         for task in self._starting:
             task.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
         await asyncio.gather(*(device.worker.stop() for device in self.all))
 
+    def _look_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._offer)
+
     def _offer(self) -> None:
         for device in [device for device in self._free if not device.worker.alive]:
             self._free.remove(device)  # it died while nobody used it
+            self._on_event(f"{device.name}: died while idle; started again", Action.DEVICE_DIED)
             self.died(device)
             self._restart(device)
         for request in sorted(self._waiting):
@@ -269,6 +276,8 @@ class Devices:
         return True
 
     def _restart(self, device: Device) -> None:
+        if self._closed:
+            return
         # What it logs from here on is about no job.
         task = asyncio.get_running_loop().create_task(
             self._start(device), context=contextvars.Context()

@@ -11,7 +11,7 @@ from io_pipeline.writing import appearing
 
 SUFFIX = ".failed.txt"
 FIRST_WORD = "failed: "
-_LONGEST = 255  # bytes of a file name
+_LONGEST = 200  # bytes of its name, which is longer while it is being written
 
 
 def note_path(folder: Path) -> Path:

@@ -2,18 +2,19 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.folder_scan import CLIP_SUFFIXES
 from daemon.job_lookup import spellings
-from daemon.jobs import JobRecord, JobState
+from daemon.jobs import WAITING, Arrival, JobRecord, JobState
 from fresco_core.errors import ConfigError
 
 T = TypeVar("T")
 
+GONE = "the clip is gone"
 LATEST = "id IN (SELECT max(id) FROM jobs GROUP BY clip)"
 # What has no result and will get none: others may have its name.
 NAMELESS = (JobState.SKIPPED, JobState.CANCELLED)
@@ -136,6 +137,26 @@ def _to_record(row: sqlite3.Row) -> JobRecord:
 def listed(states: Iterable[JobState]) -> str:
     """States as a list of SQL."""
     return ", ".join(f"'{state}'" for state in sorted(states))
+
+
+def numbers(numbers: Collection[int]) -> str:
+    """Numbers as a list of SQL."""
+    return ", ".join(map(str, numbers))
+
+
+def among(only: Collection[int] | None) -> str:
+    """A condition of SQL; None: none."""
+    return "" if only is None else f"AND id IN ({numbers(only)})"
+
+
+def is_news(row: sqlite3.Row, arrival: Arrival, state: JobState, again: bool) -> bool:
+    """Whether a clip as it is now changes anything about its last job."""
+    same = row["seen"] == arrival.seen and row["reason"] != GONE
+    if row["state"] in WAITING:
+        return not same or arrival.priority not in (None, row["priority"]) or again
+    if row["state"] == JobState.DONE and state is JobState.WAITING_PROMPT:
+        return False  # whoever tidies up prompts wants nothing new
+    return again or not same
 
 
 def to_bytes(path: Path | None) -> bytes | None:

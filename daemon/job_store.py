@@ -21,7 +21,6 @@ from daemon.jobs import ENDED, RUNNING, WAITING, Arrival, JobRecord, JobState
 from daemon.printable import printable
 from fresco_core.errors import ConfigError, FrescodError
 
-GONE = "the clip is gone"
 _RUNNING = f"state IN ({rows.listed(RUNNING)})"
 
 
@@ -88,7 +87,7 @@ class JobStore:
             for clip in clips:
                 row = rows.latest(db, clip)
                 if row is not None and row["state"] in WAITING:
-                    self._end(db, row["id"], JobState.CANCELLED, GONE)
+                    self._end(db, row["id"], JobState.CANCELLED, rows.GONE)
                     changed.append(rows.record(db, row["id"]))
         return changed
 
@@ -96,7 +95,7 @@ class JobStore:
         """What every clip looked like when it was last told, but for those that were gone."""
         with self._transaction() as db:
             found = db.execute(
-                f"SELECT clip, seen FROM jobs WHERE {rows.LATEST} AND reason != ?", [GONE]
+                f"SELECT clip, seen FROM jobs WHERE {rows.LATEST} AND reason != ?", [rows.GONE]
             )
             return {rows.to_path(row["clip"]): row["seen"] for row in found}
 
@@ -114,7 +113,7 @@ class JobStore:
             row = db.execute(
                 f"""SELECT id FROM jobs WHERE state = ? AND name NOT IN
                     (SELECT name FROM jobs WHERE {_RUNNING})
-                    AND id NOT IN ({_numbers(but)}) {_among(only)}
+                    AND id NOT IN ({rows.numbers(but)}) {rows.among(only)}
                     ORDER BY priority DESC, length DESC, id LIMIT 1""",
                 [JobState.QUEUED],
             ).fetchone()
@@ -130,7 +129,7 @@ class JobStore:
     def is_empty(self, only: Collection[int] | None = None) -> bool:
         """Whether no job is queued; ``only``: none of these."""
         with self._reading() as db:
-            query = f"SELECT 1 FROM jobs WHERE state = ? {_among(only)} LIMIT 1"
+            query = f"SELECT 1 FROM jobs WHERE state = ? {rows.among(only)} LIMIT 1"
             return db.execute(query, [JobState.QUEUED]).fetchone() is None
 
     def set_prints(self, number: int, prints: Fingerprints) -> None:
@@ -231,7 +230,7 @@ class JobStore:
             return [rows.record(db, row["id"]) for row in found]
 
     def retry(self, number: int) -> JobRecord:
-        """Queue a job again that has failed or was cancelled.
+        """Queue a job again that has failed, was cancelled, or is done: its result may be gone.
 
         Raises:
             KeyError: there is no such job.
@@ -239,8 +238,8 @@ class JobStore:
         """
         with self._transaction() as db:
             record = rows.record(db, number)
-            if record.state not in (JobState.FAILED, JobState.CANCELLED):
-                raise FrescodError(f"job {number} is {record.state}: only failed or cancelled jobs")
+            if record.state not in ENDED - {JobState.SKIPPED}:
+                raise FrescodError(f"job {number} is {record.state}: only what has ended")
             latest = rows.latest(db, record.clip)
             if latest is not None and latest["id"] != number:
                 raise FrescodError(f"job {number}: its clip has job {latest['id']} now: use that")
@@ -317,7 +316,7 @@ class JobStore:
             number = self._insert(db, arrival)
         elif row["state"] in RUNNING:
             return None if row["seen"] == arrival.seen else int(row["id"])
-        elif not _is_news(row, arrival, state, again):
+        elif not rows.is_news(row, arrival, state, again):
             return None
         elif row["state"] in ENDED - {JobState.SKIPPED} and row["seen"] != arrival.seen:
             number = self._insert(db, arrival)
@@ -397,21 +396,3 @@ class JobStore:
                 raise StoreError(
                     f"{self._path}: the job store cannot be written ({error}): free some space"
                 ) from error
-
-
-def _numbers(numbers: Collection[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
-def _among(only: Collection[int] | None) -> str:
-    return "" if only is None else f"AND id IN ({_numbers(only)})"
-
-
-def _is_news(row: sqlite3.Row, arrival: Arrival, state: JobState, again: bool) -> bool:
-    """Whether a clip as it is now changes anything about its last job."""
-    same = row["seen"] == arrival.seen and row["reason"] != GONE
-    if row["state"] in WAITING:
-        return not same or arrival.priority not in (None, row["priority"]) or again
-    if row["state"] == JobState.DONE and state is JobState.WAITING_PROMPT:
-        return False  # whoever tidies up prompts wants nothing new
-    return again or not same

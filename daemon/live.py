@@ -78,17 +78,18 @@ class Live(LogProgress):
 
     def seconds_left(self, queued: int) -> float | None:
         """Until all jobs in work, and so many that wait, are done; None while it cannot be said."""
+        now = self._clock()
+        lefts = [running.left(now) for running in self.running]
+        known = [left for left in lefts if left is not None]
+        longest = max(known, default=0.0)
         if not queued:
-            now = self._clock()
-            lefts = [running.left(now) for running in self.running]
-            known = [left for left in lefts if left is not None]
-            return max(known, default=0.0) if len(known) == len(lefts) else None
+            return longest if len(known) == len(lefts) else None
         if not self._seconds:
             return None
         # Little's law: so many in work at a time, each for so long, are so many done a second.
         together = max(1, len(self._running))
         mean = sum(self._seconds) / len(self._seconds)
-        return mean * (queued + len(self._running) / 2) / together
+        return max(longest, mean * (queued + len(self._running) / 2) / together)
 
 
 def _state(stage: str, *, complete: bool) -> JobState:

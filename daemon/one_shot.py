@@ -26,6 +26,7 @@ from daemon.progress import Progress, summary, watch
 from daemon.settings import Settings
 from daemon.setup import open_workshop
 from daemon.stages import make_stages
+from daemon.state_folder import make
 from daemon.timeline import Timeline, check_place
 from daemon.weights import require_weights
 from fresco_core.errors import ConfigError, FrescodError
@@ -62,7 +63,8 @@ def run_folder(
     """
     start = time.monotonic()
     try:
-        inbox = scan(clips, prompts, output)
+        # As the daemon has them: both may use the same store.
+        inbox = scan(clips.absolute(), prompts.absolute(), output)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if timeline is not None:
@@ -137,7 +139,7 @@ def _open_store(output: Path, watching: Progress) -> JobStore:
         state = output / STATE
         if state.is_symlink():
             raise ConfigError(f"{printable(state)} is a symbolic link")
-        state.mkdir(exist_ok=True)
+        make(state)
         return JobStore(state / STORE)
     except (OSError, FrescodError) as error:
         watching.warn(f"`frescod status` will know nothing of this run: {error}")

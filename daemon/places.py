@@ -56,6 +56,11 @@ class Places:
                     f"{key}: {printable(path)} lies in the inbox, whose clips it would be taken "
                     "for: name a folder outside it"
                 )
+        if self.output.resolve() in inbox.parents:
+            raise ConfigError(
+                f"inbox.folder: {printable(self.inbox)} lies in the output folder, where a result "
+                "may have its name: name a folder outside it"
+            )
 
     @property
     def store(self) -> Path:

@@ -23,7 +23,7 @@ from daemon.inbox import Changes, Inbox, seen_now
 from daemon.job_files import JobFiles
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_priority
-from daemon.job_store import JobStore, StoreError
+from daemon.job_store import JobStore
 from daemon.jobs import RUNNING, Arrival, Job, JobRecord, JobResult, JobState, Outcome
 from daemon.live import Live
 from daemon.metrics import Metrics
@@ -89,14 +89,8 @@ def serve(
         try:
             asyncio.run(service.run())
         finally:
-            with suppress(StoreError):  # then they are found interrupted
-                for record in store.release_all():
-                    log.info(
-                        "queued again",
-                        action=Action.JOB_REQUEUED,
-                        job=record.id,
-                        clip=record.clip.name,
-                    )
+            for record in store.release_all():
+                log.info("queued again", action=Action.JOB_REQUEUED, **_about(record))
     log.info("ended", action=Action.SERVICE_ENDED)
     return 0
 
@@ -176,7 +170,7 @@ class Service:
         known = await self.queue.ask(self.store.known)
         # Where the inbox was another folder, or a run has used the same store.
         elsewhere = [clip for clip in known if self.inbox not in clip.parents]
-        await self.queue.do(self.store.gone, elsewhere)
+        await self.queue.ask(self.store.gone, elsewhere)
         self._watched = Inbox(
             self.inbox, self.settings.inbox, self._change, known, self._warn_of_inbox
         )
@@ -220,7 +214,7 @@ class Service:
     async def _recover(self) -> None:
         """Settle what an earlier daemon has left."""
         attempts = self.settings.service.attempts
-        recovered = await self.queue.do(self.store.recover, attempts, self._is_done)
+        recovered = await self.queue.ask(self.store.recover, attempts, self._is_done)
         for record in recovered:
             self._log.info(
                 f"found interrupted: {record.state}",

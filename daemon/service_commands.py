@@ -108,8 +108,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def serve(debug: bool, **options: Any) -> int:
     """Watch the inbox and translate what is dropped there, until drained or stopped.
 
-    Exit code: 0 drained, 2 wrong usage, 69 no usable device, 75 another one writes there, 78 wrong
-    settings or missing weights.
+    Exit code: 0 drained, 2 wrong usage, 69 no usable device, 75 a run writes there, 78 wrong
+    settings, missing weights, or another daemon has the state folder.
     """
     options["config"] = service_config(options["config"])
     settings, warnings = gather_settings(**options)

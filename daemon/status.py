@@ -74,7 +74,7 @@ def snapshot(
         "jobs": {str(each): counts.get(each, 0) for each in JobState},
         "queue": {"length": queued, "seconds_left": _rounded(live.seconds_left(queued))},
         "running": [_job(each, live.now()) for each in live.running],
-        "blocked": [_blocked(wait, running) for wait in waits],
+        "blocked": [_blocked(wait, running) for wait in _longest(waits)],
         "failures": [
             {
                 "id": record.id,
@@ -133,6 +133,14 @@ def _job(running: RunningJob, now: float) -> dict[str, Any]:
         "seconds": round(now - running.begun, 1),
         "seconds_left": _rounded(running.left(now)),
     }
+
+
+def _longest(waits: Iterable[Wait]) -> Iterable[Wait]:
+    """Of many windows of a clip that wait for the same, the one that does so for longest."""
+    found: dict[tuple[str, str, str], Wait] = {}
+    for wait in waits:
+        found.setdefault((wait.track, wait.cause, wait.job), wait)
+    return found.values()
 
 
 def _blocked(wait: Wait, running: Mapping[str, RunningJob]) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class Worker:
     Attributes:
         facts: what the stage said of itself when it was ready.
         loaded: whether the process, which may have ended since, got as far as that.
+        deaths: how often its process ended though nobody stopped it; ``on_death`` is called then.
         memory: bytes of a device's memory that the process has held at most; None: it uses none.
     """
 
@@ -84,6 +85,7 @@ class Worker:
         self.memory: int | None = None
         self.loaded = False
         self.deaths = 0
+        self.on_death: Callable[[], None] = lambda: None
         self._stage = stage
         self._deadlines = {"start": deadlines["task"], "load": deadlines["task"], **deadlines}
         self._threads = threads
@@ -193,7 +195,9 @@ class Worker:
                     return
 
     def _count_end(self, ended: "asyncio.Future[None]") -> None:
-        self.deaths += not self._stopped
+        if not self._stopped:
+            self.deaths += 1
+            self.on_death()
 
     def kill(self) -> None:
         """End the process at once; `stop` waits until it is gone."""

@@ -1,6 +1,7 @@
 """What a model folder or a ``.safetensors`` file holds, told without loading it."""
 
 import json
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -78,6 +79,8 @@ def tensor_shapes(path: Path) -> Shapes:
             f"{path} may run code when read and is not opened: convert it to .safetensors, or get "
             "it in that format"
         )
+    if path.exists() and not os.access(path, os.R_OK):
+        raise ModelsError(f"{path} may not be read by this user: correct its permissions")
     try:
         with safe_open(path, framework="np") as file:
             names = file.keys()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from daemon.fingerprints import Fingerprints
-from daemon.job_rows import counts, newest, read_store
+from daemon.job_rows import GONE, counts, newest, read_store
 from daemon.job_schema import MIGRATIONS
-from daemon.job_store import GONE, JobStore, StoreError
+from daemon.job_store import JobStore, StoreError
 from daemon.jobs import Arrival, JobState
 from fresco_core.errors import ConfigError, FrescodError
 
