@@ -99,11 +99,11 @@ def event_of(task: Any) -> str:
     """What a task is called in ``events.txt``."""
     match task:
         case MeasureClip(path):
-            return f"measure {path.stem}"
+            return f"measure {_stem(path)}"
         case PlanClip(path, decoder):
-            return f"plan {path.stem} {decoder}"
+            return f"plan {_stem(path)} {decoder}"
         case OpenClip(plan, window):
-            return f"open {plan.info.path.stem} {window} {plan.info.engine}"
+            return f"open {_stem(plan.info.path)} {window} {plan.info.engine}"
         case ReadWindow(window):
             return f"read {window.index}"
         case DrawMap(window, key):
@@ -121,6 +121,12 @@ def event_of(task: Any) -> str:
         case PublishClip(name=name):
             return f"join {name}"
     raise TypeError(type(task).__name__)
+
+
+def _stem(path: Path) -> str:
+    """Of a clip's name, also where it is read through somebody's descriptor."""
+    held = path.is_relative_to("/proc")
+    return (Path(os.readlink(path).removesuffix(" (deleted)")) if held else path).stem
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,16 @@ class TestBadClips:
         assert f"{name}.txt" in job["reason"]
 
 
+def held(rig: DaemonRig) -> list[str]:
+    """Files of the inbox that the daemon has open."""
+    folder = f"/proc/{rig.process.pid}/fd"
+    found = []
+    for descriptor in os.listdir(folder):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(f"{folder}/{descriptor}"))
+    return [path for path in found if path.startswith(f"{rig.inbox}/")]
+
+
 def warnings(rig: DaemonRig, name: str) -> list[str]:
     manifest = rig.manifest(name)
     assert manifest is not None
@@ -148,7 +159,7 @@ class TestWhileQueued:
         time.sleep(3 * QUIET)
         assert rig.job("link")["state"] in ("skipped", "failed")
         assert "link" not in rig.results()
-        assert not rig.events("plan secret", "plan link")
+        assert not rig.events("step 0 of translate link", "step 0 of translate secret")
 
     def test_the_prompt_comes_later(self, rig: DaemonRig) -> None:
         rig.drop("late", prompt=None)
@@ -191,6 +202,27 @@ class TestWhileQueued:
 
 
 class TestWhileRunning:
+    def test_exchanged_for_a_link_once_it_is_admitted(self, rig: DaemonRig) -> None:
+        """What was admitted is read, and nothing of it stays open."""
+        rig.hooks.arm("before set_prints", "hold")
+        before = rig.events().count("before set_prints")
+        clip = rig.drop("swapped", frames=10)
+        rig.wait_for_event("before set_prints", before + 1)
+        (rig.folder / "foreign.mp4").write_bytes(a_clip(14))
+        (rig.folder / "foreign.txt").write_text("a secret")
+        for file in (clip, clip.with_suffix(".txt")):
+            link = rig.inbox / ".link"
+            link.symlink_to(rig.folder / f"foreign{file.suffix}")
+            link.rename(file)
+        rig.hooks.disarm("before set_prints")
+        rig.wait_until(lambda: "swapped" in rig.results(), "a result")
+        assert frames(rig, "swapped") == 10
+        manifest = rig.manifest("swapped")
+        assert manifest is not None
+        assert manifest["prompt"]["positive"] == "a car"
+        assert manifest["clip"]["file"] == "swapped.mp4"
+        rig.wait_until(lambda: not held(rig), "files to be closed")
+
     def test_changed(self, rig: DaemonRig) -> None:
         """The job ends as it may; then there is one for what the clip is now."""
         rig.hooks.arm("step 1 of translate other 0", "hold")
@@ -213,18 +245,17 @@ class TestWhileRunning:
         clip.unlink()
         clip.with_suffix(".txt").unlink()
         rig.hooks.disarm("step 1 of translate removed 0")
-        job = rig.wait_for("removed", "done", "failed")
-        assert job["state"] == "done" or "removed.mp4" in job["reason"]
+        assert rig.wait_for("removed", "done", "failed")["state"] == "done"
+        rig.wait_until(lambda: not held(rig), "files to be closed")
 
-    def test_a_settings_file_that_comes_at_the_moment_of_the_claim(self, rig: DaemonRig) -> None:
-        """In the store the job runs already, for everyone else not yet."""
-        rig.hooks.arm("after claim", "hold")
-        claims, arrivals = (rig.events().count(f"after {what}") for what in ("claim", "arrive"))
-        rig.drop("moment")
-        rig.wait_for_event("after claim", claims + 1)
-        (rig.inbox / "moment.toml").write_text("[key_frames]\nresolution = 128\n")
-        rig.wait_for_event("after arrive", arrivals + 3)  # incomplete, complete
-        rig.hooks.disarm("after claim")
+    def test_a_settings_file_that_comes_too_late(self, rig: DaemonRig) -> None:
+        """The job is done without, and then with it."""
+        with rig.holding("step 1 of translate moment 0"):
+            rig.drop("moment")
+            rig.wait_for_event("step 1 of translate moment 0")
+            arrivals = rig.events().count("after arrive")
+            (rig.inbox / "moment.toml").write_text("[key_frames]\nresolution = 128\n")
+            rig.wait_for_event("after arrive", arrivals + 1)
         rig.wait_for("moment", "done")
 
         def is_new() -> bool:
@@ -266,7 +297,7 @@ def test_the_same_clip_again_is_one_job(rig: DaemonRig) -> None:
     rig.wait_for_event("after arrive", arrivals + 1)
     rig.wait_until(lambda: rig.job("same")["id"] == number, "one job")
     assert rig.job("same")["state"] == "done"
-    assert len(rig.events("plan same auto done")) == 1
+    assert len(rig.events("step 0 of translate same 0")) == 1
 
 
 def test_odd_names(rig: DaemonRig) -> None:
