@@ -199,6 +199,15 @@ class DaemonRig:
         """Wait until something has happened so many times."""
         self.wait_until(lambda: self.events().count(event) >= count, event)
 
+    @contextmanager
+    def holding(self, event: str) -> Iterator[None]:
+        """Whoever comes to an event waits there meanwhile."""
+        self.hooks.arm(event, "hold")
+        try:
+            yield
+        finally:
+            self.hooks.disarm(event)
+
     # --- what it leaves --------------------------------------------------------------------------
 
     def events(self, *starts: str) -> list[str]:
