@@ -5,10 +5,9 @@ import faulthandler
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,11 +19,11 @@ from daemon.failure_note import settle
 from daemon.failures import first_cause
 from daemon.fingerprints import Fingerprints, is_done
 from daemon.inbox import Changes, Inbox, seen_now
+from daemon.intake import Intake, about, tell
 from daemon.job_files import JobFiles
 from daemon.job_queue import JobQueue
-from daemon.job_settings import job_priority
 from daemon.job_store import JobStore
-from daemon.jobs import RUNNING, Arrival, Job, JobRecord, JobResult, JobState, Outcome
+from daemon.jobs import RUNNING, Job, JobRecord, JobResult, JobState, Outcome
 from daemon.live import Live
 from daemon.metrics import Metrics
 from daemon.notify import Notifier
@@ -49,14 +48,6 @@ if TYPE_CHECKING:
 EXTENSION = 60.0  # seconds that the service manager is asked for, again and again
 STORE_SECONDS = 20.0  # in which a store that is well answers
 CANCEL_SECONDS = 2.0  # for which somebody is kept waiting
-MANY = 20  # arrivals at once that are counted instead of told one by one
-
-_ACTIONS = {
-    JobState.DONE: Action.JOB_DONE,
-    JobState.FAILED: Action.JOB_FAILED,
-    JobState.SKIPPED: Action.INBOX_REFUSED,
-    JobState.CANCELLED: Action.JOB_CANCELLED,
-}
 
 
 def serve(
@@ -90,7 +81,7 @@ def serve(
             asyncio.run(service.run())
         finally:
             for record in store.release_all():
-                log.info("queued again", action=Action.JOB_REQUEUED, **_about(record))
+                log.info("queued again", action=Action.JOB_REQUEUED, **about(record))
     log.info("ended", action=Action.SERVICE_ENDED)
     return 0
 
@@ -153,9 +144,7 @@ class Service:
         self._work: asyncio.Task[None]
         self._signals = 0
         self._end: asyncio.TimerHandle | None = None
-        # Clips that changed while their jobs ran: told again when those have ended.
-        self._changed_meanwhile: set[Path] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.intake: Intake
 
     # --- the main loop ---------------------------------------------------------------------------
 
@@ -174,6 +163,7 @@ class Service:
         self._watched = Inbox(
             self.inbox, self.settings.inbox, self._change, known, self._warn_of_inbox
         )
+        self.intake = Intake(self._watched, self.queue, lambda: self.pipeline.clips)
         self._work = asyncio.create_task(self._serve())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -219,7 +209,7 @@ class Service:
             self._log.info(
                 f"found interrupted: {record.state}",
                 action=Action.STORE_RECOVERED,
-                **_about(record),
+                **about(record),
             )
             if record.state is JobState.DONE:
                 await asyncio.to_thread(self._tidy, record.name)
@@ -251,23 +241,7 @@ class Service:
     # --- arrivals and ends -----------------------------------------------------------------------
 
     async def _change(self, changes: Changes) -> None:
-        """Enter what is new in the inbox into the store."""
-        arrivals = await asyncio.to_thread(lambda: [_with_priority(a) for a in changes.arrived])
-        # First, so that a clip that was renamed may have the other's name.
-        gone = await self.queue.do(self.store.gone, changes.gone)
-        records = await self.queue.do(self.store.arrive, arrivals)
-        for clip in [record.clip for record in records if record.state in RUNNING]:
-            if clip in self.pipeline.clips:
-                self._changed_meanwhile.add(clip)
-            else:  # it is being claimed, or has just ended
-                self._tell_again(clip)
-        records = gone + [record for record in records if record.state not in RUNNING]
-        self.queue.wake()
-        if len(records) > MANY:
-            self._log.info(f"{len(records)} clips arrived or changed", action=Action.JOB_ARRIVED)
-            records = [record for record in records if record.state is JobState.SKIPPED]
-        for record in records:
-            self.tell(record)
+        await self.intake.change(changes)
 
     def _window_done(self, work: WindowWork) -> None:
         window = work.window
@@ -276,34 +250,7 @@ class Service:
 
     def _ended(self, job: Job, result: JobResult) -> None:
         self.figures.job_ended(result.outcome)
-        if job.clip in self._changed_meanwhile:
-            self._changed_meanwhile.discard(job.clip)
-            self._tell_again(job.clip)
-        if result.outcome is Outcome.QUEUED:
-            self._beside(self._cancel_if_gone(job.clip))
-
-    def _tell_again(self, clip: Path) -> None:
-        self._beside(self._watched.tell_again(clip))
-
-    async def _cancel_if_gone(self, clip: Path) -> None:
-        """The inbox may have told of its end while it was in work."""
-        if await self._watched.lacks(clip):
-            for record in await self.queue.do(self.store.gone, [clip]):
-                self.tell(record)
-
-    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def tell(self, record: JobRecord) -> None:
-        """Log where a job is that waits, or has ended."""
-        told = _about(record)
-        action = _ACTIONS.get(record.state, Action.JOB_ARRIVED)
-        if record.reason:
-            self._log.warning(record.reason, action=action, **told)
-        else:
-            self._log.info(str(record.state), action=action, **told)
+        self.intake.ended(job, result)
 
     def _warn_of_inbox(self, text: str) -> None:
         self._log.warning(text, action=Action.INBOX_PROBLEM)
@@ -395,7 +342,7 @@ class Service:
     async def submit(self, name: str, priority: int | None) -> JobRecord:
         """Take a clip of the inbox that is complete."""
         arrival = await self._watched.take(name, priority)
-        await self._change(Changes((arrival,)))
+        await self.intake.change(Changes((arrival,)))
         record = await self.queue.ask(self.store.latest, arrival.clip)
         assert record is not None
         return record
@@ -403,7 +350,7 @@ class Service:
     async def retry(self, id: int) -> JobRecord:
         """Queue it again; KeyError, or FrescodError where its state does not allow it."""
         record = await self.queue.ask(self.store.retry, id)
-        self._log.info("queued again", action=Action.JOB_RETRIED, **_about(record))
+        self._log.info("queued again", action=Action.JOB_RETRIED, **about(record))
         self.queue.wake()
         return record
 
@@ -417,7 +364,7 @@ class Service:
                 return record
         record = await self.queue.ask(self.store.cancel, id)
         await asyncio.to_thread(self._tidy, record.name)
-        self.tell(record)
+        tell(record)
         return record
 
     def pause(self) -> None:
@@ -458,17 +405,6 @@ class Service:
     def _signalled(self, number: signal.Signals) -> None:
         self._signals += 1
         self.drain(0.0 if self._signals > 1 else self.settings.service.drain_seconds)
-
-
-def _with_priority(arrival: Arrival) -> Arrival:
-    """The priority that the clip's settings file gives it, where nobody else has given one."""
-    if arrival.priority is not None or arrival.settings_file is None or arrival.refused:
-        return arrival
-    return replace(arrival, priority=job_priority(arrival.settings_file))
-
-
-def _about(record: JobRecord) -> dict[str, Any]:
-    return {"job": record.id, "clip": record.clip.name}
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[Any]"]) -> None:
