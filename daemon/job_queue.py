@@ -29,6 +29,7 @@ class JobQueue:
         hold: nothing is handed out while it says so.
         patience: seconds in which the store has to take what is written; None: for ever.
         on_end: called with a job and its result when that is in the store.
+        on_problem: called when the store cannot be written, once until it can.
 
     Attributes:
         count: of all jobs, where it is known; else 0.
@@ -46,6 +47,7 @@ class JobQueue:
         patience: float | None = None,
         count: int = 0,
         on_end: Callable[[Job, JobResult], None] = lambda job, result: None,
+        on_problem: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.store = store
         self.endless = endless
@@ -57,6 +59,7 @@ class JobQueue:
         self.paused = False
         self.draining = False
         self._on_end = on_end
+        self._on_problem = on_problem
         self._wake = asyncio.Event()
         self._later: set[int] = set()
         # Its own: the store has to answer also when all other threads wait for a disk.
@@ -169,6 +172,8 @@ class JobQueue:
                 try:
                     return await self.ask(act, *arguments)
                 except StoreError as error:
+                    if not self.problem:
+                        self._on_problem(str(error))
                     self.problem = str(error)
                     if self._patience is not None and time.monotonic() - begun > self._patience:
                         raise

@@ -102,6 +102,7 @@ def run_folder(
                 only=(numbers := set[int]()),
                 patience=settings.timeouts.space,
                 count=len(inbox.jobs),
+                on_problem=watching.warn,
                 on_end=lambda job, result: taken.update({job.clip: result}),
             )
             pipeline = Pipeline(

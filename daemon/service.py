@@ -115,7 +115,11 @@ class Service:
         self.live = Live()
         self.notifier = Notifier()
         self.queue = JobQueue(
-            store, endless=True, hold=lambda: self._watched.away, on_end=self._ended
+            store,
+            endless=True,
+            hold=lambda: self._watched.away,
+            on_end=self._ended,
+            on_problem=self._warn_of_store,
         )
         self.view = StoreView(store, self.queue.ask)
         self.workshop = open_workshop(
@@ -251,6 +255,9 @@ class Service:
     def _ended(self, job: Job, result: JobResult) -> None:
         self.figures.job_ended(result.outcome)
         self.intake.ended(job, result)
+
+    def _warn_of_store(self, text: str) -> None:
+        self._log.warning(text, action=Action.STORE_PROBLEM)
 
     def _warn_of_inbox(self, text: str) -> None:
         self._log.warning(text, action=Action.INBOX_PROBLEM)

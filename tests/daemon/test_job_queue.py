@@ -127,11 +127,12 @@ def test_what_waits_for_a_folder_is_claimed_when_that_is_free() -> None:
 
 def test_what_the_store_cannot_take_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_queue, "_AGAIN", 0.05)
+    told: list[str] = []
 
     async def body(queue: JobQueue) -> None:
         job = await queue.claim()
         assert job is not None
-        end, problems = JobStore.end, []
+        end, problems = JobStore.end, list[str]()
 
         def full(*arguments: Any) -> None:
             problems.append(queue.problem)
@@ -140,12 +141,59 @@ def test_what_the_store_cannot_take_is_written_later(monkeypatch: pytest.MonkeyP
             end(*arguments)
 
         monkeypatch.setattr(JobStore, "end", full)
+        queue._on_problem = told.append
         await queue.end(job, JobResult(job.clip, Outcome.DONE))
         assert problems == ["", "jobs.sqlite: no space", "jobs.sqlite: no space"]
 
     _, queue = run(body, "a")
+    assert told == ["jobs.sqlite: no space"]
     assert queue.problem == ""
     assert queue.store.get(1).state is JobState.DONE
+
+
+def test_one_that_ends_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_queue, "_AGAIN", 0.05)
+
+    def full(*arguments: Any) -> None:
+        raise StoreError("jobs.sqlite: no space")
+
+    async def body(queue: JobQueue) -> None:
+        with pytest.raises(StoreError):
+            await queue.do(full)
+
+    run(body, "a", _patience=0.1)
+
+
+def test_nothing_is_handed_out_while_held() -> None:
+    held = [True]
+
+    async def body(queue: JobQueue) -> None:
+        queue._hold = lambda: held[0]
+        waiting = asyncio.create_task(queue.claim())
+        assert not await soon(waiting)
+        held[0] = False
+        assert await waiting is not None
+
+    run(body, "a")
+
+
+def test_a_claim_that_a_pause_overtakes_is_given_back() -> None:
+    async def body(queue: JobQueue) -> None:
+        claim = queue.store.claim
+
+        def slow(*arguments: Any) -> Any:
+            record = claim(*arguments)
+            queue.paused = True
+            return record
+
+        queue.store.claim = slow  # type: ignore[method-assign]
+        waiting = asyncio.create_task(queue.claim())
+        assert not await soon(waiting)
+        record = queue.store.get(1)
+        assert (record.state, record.attempts) == (JobState.QUEUED, 0)
+        waiting.cancel()
+
+    run(body, "a")
 
 
 def test_what_is_put_off_comes_later() -> None:
