@@ -3,8 +3,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN = .venv/bin
-# Most tests wait for processes to start, one core at a time; each process takes a GB.
-TWO_AT_ONCE = -n 2 --dist worksteal
+# Most tests wait for processes to start and to end, which leaves cores idle; each takes a GB.
+SIDE_BY_SIDE = -n 3 --dist worksteal
 PIP_OPTIONS = --disable-pip-version-check --quiet
 
 .PHONY: venv demo lint format test test-oldest bench clean
@@ -33,10 +33,10 @@ format: venv
 	$(BIN)/ruff format
 
 test: lint
-	$(BIN)/python -m pytest $(TWO_AT_ONCE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-oldest: .venv-oldest/.installed
-	.venv-oldest/bin/python -m pytest $(TWO_AT_ONCE)
+	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE)
 
 # benchmarks/gpu_scaling.py needs GPUs and says how it wants to be called.
 bench: venv

@@ -84,7 +84,12 @@ def test_what_happens_in_the_pool_is_told() -> None:
     told: list[str] = []
     stages: Any = SimpleNamespace(reader="r", cpu="c", devices=("cpu",), device=lambda name: name)
     shop = open_workshop(
-        merge(), stages, Timeline(), told.append, lambda: None, lambda text: told.append(text)
+        merge(),
+        stages,
+        Timeline(),
+        lambda text, action: told.append(text),
+        lambda: None,
+        told.append,
     )
     tell: Any = shop.pool._on_event
     tell("started", SimpleNamespace(name="cpu-0"), "")
