@@ -5,6 +5,7 @@ Prints its workers' process ids and the block's inode, and then waits to be kill
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +42,8 @@ async def main(folder: Path, busy: stages.Task) -> None:
 
 
 if __name__ == "__main__":
+    # whoever has started the tests in the background has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(
         main(Path(sys.argv[1]), task(getattr(stages, sys.argv[2]), *map(int, sys.argv[3:])))
     )
