@@ -93,7 +93,7 @@ class JobStore:
 
     def known(self) -> dict[Path, str]:
         """What every clip looked like when it was last told, but for those that were gone."""
-        with self._transaction() as db:
+        with self._reading() as db:
             found = db.execute(
                 f"SELECT clip, seen FROM jobs WHERE {rows.LATEST} AND reason != ?", [rows.GONE]
             )
@@ -151,14 +151,15 @@ class JobStore:
         with self._transaction() as db:
             db.execute(
                 "UPDATE jobs SET windows_done = max(windows_done, ?), windows = ?, attempts = 1 "
-                "WHERE id = ?",
+                f"WHERE id = ? AND {_RUNNING}",
                 [done, count, number],
             )
 
     def charge(self, number: int) -> int:
         """A process has died of a job: one more attempt is counted; answers how many there are."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE id = ?", [number])
+            query = f"UPDATE jobs SET attempts = attempts + 1 WHERE id = ? AND {_RUNNING}"
+            db.execute(query, [number])
             return int(rows.record(db, number).attempts)
 
     def release(self, number: int, reason: str = "", seconds: float = 0.0) -> JobRecord:

@@ -248,15 +248,16 @@ class Pipeline:
         folder = self.output / job.name
         await asyncio.to_thread(failure_note.settle, folder, outcome, why)
         if outcome is Outcome.CANCELLED:
-            await asyncio.to_thread(self._forget, job)
+            await asyncio.to_thread(self.forget, job.name)
         result = JobResult(job.clip, outcome, time.monotonic() - start, why, folder)
         await self.queue.end(job, result)
         del self._jobs[job.id], self._tasks[job.id]
         self.progress.end(job, result)
 
-    def _forget(self, job: Job) -> None:
+    def forget(self, name: str) -> None:
+        """Remove what was built of a result."""
         with suppress(FrescodError):  # what is left is removed when the clip comes again
-            Staging(self.output, job.name).remove()
+            Staging(self.output, name).remove()
 
     async def _outcome(self, job: Job, number: int, slot: ExitStack) -> Outcome:
         """Do a job, or see that it was done before."""
@@ -316,7 +317,7 @@ class Pipeline:
             else:  # the whole run is: what workers do is given up
                 clip.abandon()
             if not clip.begun:
-                await asyncio.to_thread(self._forget, job)
+                await asyncio.to_thread(self.forget, job.name)
             raise
 
     async def _clip_or_nothing(self, clip: ClipWork, slot: ExitStack, staging: Staging) -> None:

@@ -40,7 +40,6 @@ from daemon.timeline import Timeline
 from daemon.weights import require_weights
 from daemon.work import WindowWork
 from fresco_core.errors import FrescodError
-from io_pipeline.staging import Staging
 
 if TYPE_CHECKING:
     from daemon.stages import Stages
@@ -216,14 +215,10 @@ class Service:
                 **about(record),
             )
             if record.state is JobState.DONE:
-                await asyncio.to_thread(self._tidy, record.name)
+                await asyncio.to_thread(self.pipeline.forget, record.name)
             elif record.state is JobState.FAILED:
                 folder = self.places.output / record.name
                 await asyncio.to_thread(settle, folder, Outcome.FAILED, record.reason)
-
-    def _tidy(self, name: str) -> None:
-        with suppress(FrescodError):
-            Staging(self.places.output, name).remove()
 
     def _is_done(self, name: str, prints: Fingerprints) -> bool:
         return is_done(self.places.output / name, prints)
@@ -370,7 +365,7 @@ class Service:
             if record.state is JobState.CANCELLED:
                 return record
         record = await self.queue.ask(self.store.cancel, id)
-        await asyncio.to_thread(self._tidy, record.name)
+        await asyncio.to_thread(self.pipeline.forget, record.name)
         tell(record)
         return record
 
