@@ -37,7 +37,7 @@ class Cancelled:
     def tell(self, record: JobRecord) -> None:
         pass
 
-    def _tidy(self, name: str) -> None:
+    def forget(self, name: str) -> None:
         pass
 
 
