@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,23 @@ UNSUPPORTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 SWITCHES = frozenset({"use_freeu", "run_ebsynth"})
 
 
-def read_base_config(path: Path) -> tuple[Layer, tuple[str, ...]]:
-    """Settings of an old YAML job file, and the warnings it gives rise to (one line at most).
+@dataclass(frozen=True)
+class BaseConfig:
+    """What an old YAML job file says: settings, and the one clip it was written for.
+
+    ``warnings``: one line each. ``clip``, ``output``: relative paths are those of the working
+    folder, as they were for the published script. None: the file has no such key.
+    """
+
+    layer: Layer
+    warnings: tuple[str, ...] = ()
+    clip: Path | None = None  # file_path, or video_path
+    output: Path | None = None  # save_path
+    prompt: str | None = None
+
+
+def read_base_config(path: Path) -> BaseConfig:
+    """Read an old YAML job file.
 
     Raises:
         ConfigError: the file cannot be read or is not YAML; an unknown key or a bad value.
@@ -81,7 +97,30 @@ def read_base_config(path: Path) -> tuple[Layer, tuple[str, ...]]:
     warnings = (
         (f"{path}: not supported in this version: {', '.join(unsupported)}",) if unsupported else ()
     )
-    return Layer(str(path), values), warnings
+    clip = _text(path, content, "file_path") or _text(path, content, "video_path")
+    output = _text(path, content, "save_path")
+    return BaseConfig(
+        Layer(str(path), values),
+        warnings,
+        clip=None if clip is None else Path(clip),
+        output=None if output is None else Path(output),
+        prompt=_text(path, content, "prompt"),
+    )
+
+
+def _text(path: Path, content: Mapping[Any, Any], key: str) -> str | None:
+    """A text of the one clip; None where there is none, or an empty one.
+
+    Raises:
+        ConfigError: it is no text.
+    """
+    value = content.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        shown = json.dumps(value, default=str)
+        raise ConfigError(f"{path}: {key} = {shown} is not allowed: give text")
+    return value
 
 
 def _value(path: Path, key: str, value: Any) -> Any:

@@ -80,8 +80,9 @@ def gather_settings(
     if base_config is not None:
         from daemon.base_config import read_base_config  # imports YAML, which few need
 
-        layer, warnings = read_base_config(base_config)
-        layers.append(layer)
+        job = read_base_config(base_config)
+        layers.append(job.layer)
+        warnings = job.warnings
     values: dict[str, Any] = dict(assignment(text) for text in assignments)
     named = {"control.type": control_type, "devices": devices, "translation.seed": seed}
     values.update({key: value for key, value in named.items() if value is not None})

@@ -12,8 +12,8 @@ from tests.conftest import ROOT
 def read(tmp_path: Path, text: str) -> tuple[Settings, tuple[str, ...]]:
     file = tmp_path / "job.yaml"
     file.write_text(text)
-    layer, warnings = read_base_config(file)
-    return merge(layer), warnings
+    job = read_base_config(file)
+    return merge(job.layer), job.warnings
 
 
 def refusal(tmp_path: Path, text: str) -> str:
@@ -77,6 +77,21 @@ def test_per_clip_keys_are_left_to_the_clip(tmp_path: Path) -> None:
     assert (settings, warnings) == (Settings(), ())
 
 
+def test_the_clip_a_file_was_written_for(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("file_path: ./in/a.mp4\nsave_path: ./out/a/\nprompt: 'a car, '\n")
+    job = read_base_config(file)
+    assert (job.clip, job.output, job.prompt) == (Path("in/a.mp4"), Path("out/a"), "a car, ")
+    file.write_text("video_path: b.mp4\nfile_path:\nprompt: ''\n")
+    job = read_base_config(file)
+    assert (job.clip, job.output, job.prompt) == (Path("b.mp4"), None, None)
+
+
+@pytest.mark.parametrize("line", ["prompt: [1]", "file_path: 5", "save_path: true"])
+def test_a_clips_own_keys_are_texts(tmp_path: Path, line: str) -> None:
+    assert "is not allowed: give text" in refusal(tmp_path, line)
+
+
 def test_every_key_of_the_published_code_is_known() -> None:
     keys = (
         "file_path save_path mininterv maxinterv seed prompt sd_path use_controlnet "
@@ -137,6 +152,6 @@ def test_empty_file_changes_nothing(tmp_path: Path) -> None:
     "file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.name
 )
 def test_examples_are_valid(file: Path) -> None:
-    layer, warnings = read_base_config(file)
-    assert merge(layer) != Settings()
-    assert not warnings
+    job = read_base_config(file)
+    assert merge(job.layer) != Settings()
+    assert not job.warnings
