@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from daemon.settings import Section, Settings
+from daemon.section import Section
+from daemon.settings import Settings
 from fresco_core.errors import ConfigError
 
 
