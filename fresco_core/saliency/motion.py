@@ -49,6 +49,16 @@ def motion_saliency(flows_N2HW: Tensor) -> Tensor:
     return torch.stack(masks)[:, None].to(flows_N2HW.device)
 
 
+class MotionSaliency:
+    """`motion_saliency` as a saliency model: looks at the flow alone."""
+
+    name = "motion"
+
+    def __call__(self, frames_N3HW: Tensor, flows_N2HW: Tensor) -> Tensor:
+        """See :class:`fresco_core.saliency.SaliencyModel`."""
+        return motion_saliency(flows_N2HW)
+
+
 def _unlike_camera(flow_hw2: NDArray[np.float32]) -> NDArray[np.float32]:
     rows, columns = flow_hw2.shape[:2]
     y_hw, x_hw = np.mgrid[0:rows, 0:columns].astype(np.float32) * 2 + 0.5

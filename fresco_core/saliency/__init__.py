@@ -1,0 +1,78 @@
+"""What in a frame is not background: saliency models behind one protocol.
+
+Shape legend: N frames, H rows, W columns, h x w = H/2 x W/2.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fresco_core.errors import ConfigError
+
+if TYPE_CHECKING:  # the names of the models can be had without torch
+    import torch
+    from torch import Tensor
+
+    from fresco_core.saliency.motion import motion_saliency as motion_saliency
+    from fresco_core.saliency.motion import nearest_flows as nearest_flows
+
+SALIENCY_MODELS = ("egnet", "motion")
+
+
+class SaliencyModel(Protocol):
+    """What is salient in each frame of a batch."""
+
+    @property
+    def name(self) -> str:
+        """Name for the manifest."""
+        ...
+
+    def __call__(self, frames_N3HW: "Tensor", flows_N2HW: "Tensor") -> "Tensor":
+        """Salient regions of every frame.
+
+        Args:
+            frames_N3HW: uint8 RGB, any device, H and W even.
+            flows_N2HW: flow of each frame towards a neighbour in time, as `nearest_flows` gives it.
+
+        Returns:
+            float32 (N,1,h,w) in [0,1], 1 = salient, on the device of the flow.
+        """
+        ...
+
+
+def load_saliency(
+    model: str = "motion", weights: str | None = None, device: "torch.device | str" = "cpu"
+) -> SaliencyModel:
+    """Load a saliency model.
+
+    Args:
+        model: ``"egnet"`` (a network) or ``"motion"`` (what moves unlike the camera; no weights).
+        weights: for EGNet, a ``.pth`` or ``.safetensors`` state dict; None takes the file of the
+            usual name from torch's hub cache. Motion has none.
+        device: where the network runs.
+
+    Raises:
+        ConfigError: unknown model, or weights given to a model that has none.
+        ModelsError: weights missing, damaged or of another network.
+    """
+    if model == "motion":
+        from fresco_core.saliency.motion import MotionSaliency
+
+        if weights is not None:
+            raise ConfigError(
+                f"saliency model motion takes no weights: remove {weights} or choose egnet"
+            )
+        return MotionSaliency()
+    if model == "egnet":
+        from fresco_core.saliency.egnet import EgnetSaliency
+
+        return EgnetSaliency.load(weights, device)
+    raise ConfigError(
+        f"unknown saliency model {model!r}: choose one of {', '.join(SALIENCY_MODELS)}"
+    )
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+    if name in ("motion_saliency", "nearest_flows"):
+        from fresco_core.saliency import motion
+
+        return getattr(motion, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
