@@ -10,6 +10,7 @@ from typing import Any
 from fresco_core.keyframes import Batch
 from fresco_core.options import TranslationOptions
 from fresco_core.propagation import PropagationOptions
+from io_pipeline.control_source import ControlFile
 from io_pipeline.options import KeyFrameOptions, MapOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.prompt import Prompt
@@ -36,11 +37,15 @@ class PlanClip:
     """Decode a clip once, count its frames, choose key frames. For a reader; answers a `ClipPlan`.
 
     The reader that planned a clip also reads its windows. ``decoder`` is one of `Engine`.
+    ``controls``: the files of control maps beside the clip. ``kinds``: of the ControlNets, in
+    order; empty without.
     """
 
     path: Path
     decoder: str
     options: KeyFrameOptions
+    controls: tuple[ControlFile, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
