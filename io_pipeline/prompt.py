@@ -1,6 +1,14 @@
-"""Prompt files: a positive prompt, and after a line ``Negative prompt:`` the negative one."""
+"""Prompt files: a positive prompt, texts for some of the frames, and a negative prompt.
+
+Whatever has no special form is the positive prompt, of all frames. A line ``[0-90] dusk`` adds
+"dusk" to it for frames 0 to 90, ``[91-] night`` from 91 on, ``[-90] dawn`` up to 90, ``[45] flash``
+for that frame. Frames count from 0; both ends are included. After a line ``Negative prompt:`` comes
+the negative one, which is the same for all frames.
+"""
 
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,24 +17,73 @@ from io_pipeline.regular_file import open_regular
 
 MAX_BYTES = 1_000_000
 NEGATIVE = "negative prompt:"
+FORMS = "[0-90], [91-], [-90] or [45]"
+# Dashes as keyboards have them, and as word processors make them of these.
+_TIMED = re.compile(r"\[\s*([0-9]{0,12})\s*(?:([-\u2010-\u2014])\s*([0-9]{0,12})\s*)?\](.*)")
+# Brackets with numbers alone are meant to be frames; with a word they are text.
+_LIKE_TIMED = re.compile(r"\[[^\]\w]*[0-9](?:[0-9]|[^\]\w])*\]")
+
+
+@dataclass(frozen=True)
+class TimedText:
+    """What is added to the prompt of the frames ``first`` to ``last``; None: to the clip's end."""
+
+    first: int
+    last: int | None
+    text: str
+
+    def covers(self, frame: int) -> bool:
+        """Whether it is said of this frame."""
+        return self.first <= frame and (self.last is None or frame <= self.last)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a clip is to look like. ``negative`` is None where the prompt file has none."""
+    """What a clip is to look like.
+
+    Attributes:
+        positive: of all frames; may be empty where ``timed`` has a text for all that count.
+        negative: None where the prompt file has none.
+        timed: what is added for some frames, in the file's order.
+    """
 
     positive: str
     negative: str | None = None
+    timed: tuple[TimedText, ...] = ()
+
+    def at(self, frame: int) -> str:
+        """The positive prompt of a frame: that of all, and every text that covers it.
+
+        Raises:
+            ClipError: there is none.
+        """
+        texts = [self.positive, *(timed.text for timed in self.timed if timed.covers(frame))]
+        joined = ", ".join(filter(None, texts))
+        if not joined:
+            raise ClipError(
+                f"prompt has no text for frame {frame}: extend the frames of one, or add a line "
+                "without frames, which is for all of them"
+            )
+        return joined
+
+    def check(self, frames: Iterable[int], name: str) -> None:
+        """Raise ClipError, which begins with ``name``, where one of these frames has no prompt."""
+        for frame in frames if not self.positive else ():
+            try:
+                self.at(frame)
+            except ClipError as error:
+                raise ClipError(f"{name}: {error}") from None
 
 
 def read_prompt(path: str | os.PathLike[str]) -> Prompt:
     """Read a prompt file: UTF-8, with or without a byte-order mark.
 
     Line breaks within a prompt become blanks. A line that starts with ``Negative prompt:`` (in
-    any case) begins the negative prompt.
+    any case) begins the negative prompt. A text for some frames is one line.
 
     Raises:
-        ClipError: the file cannot be read, is empty, too large or not text.
+        ClipError: the file cannot be read, is empty, too large or not text; frames are not given as
+            they have to be.
     """
     path = Path(path)
     name = os.fsencode(path).decode(errors="backslashreplace")
@@ -46,15 +103,46 @@ def read_prompt(path: str | os.PathLike[str]) -> Prompt:
 
     positive: list[str] = []
     negative: list[str] | None = None
-    for line in text.splitlines():
-        if negative is None and line.strip().lower().startswith(NEGATIVE):
-            negative = [line.strip()[len(NEGATIVE) :]]
+    timed: list[TimedText] = []
+    for line in map(str.strip, text.splitlines()):
+        if _LIKE_TIMED.match(line):
+            if negative is not None:
+                raise ClipError(
+                    f"{name}: {_shown(line)} is about the negative prompt, which is one for all "
+                    "frames: put it before `Negative prompt:`"
+                )
+            timed.append(_timed(line, name))
+        elif negative is None and line.lower().startswith(NEGATIVE):
+            negative = [line[len(NEGATIVE) :]]
         else:
             (positive if negative is None else negative).append(line)
-    prompt = Prompt(_joined(positive), None if negative is None else _joined(negative))
-    if not prompt.positive:
+    prompt = Prompt(
+        _joined(positive), None if negative is None else _joined(negative), tuple(timed)
+    )
+    if not prompt.positive and not prompt.timed:
         raise ClipError(f"{name}: prompt is empty; write what the clip is to look like")
     return prompt
+
+
+def _timed(line: str, name: str) -> TimedText:
+    """A line that begins with frames."""
+    found = _TIMED.fullmatch(line)
+    first, dash, last, text = found.groups() if found is not None else ("", None, "", "")
+    if not first and not last:
+        raise ClipError(f"{name}: {_shown(line)}: frames are given as {FORMS}")
+    if not text.strip():
+        raise ClipError(f"{name}: {_shown(line)} has no text: write it on the same line")
+    start = int(first or 0)
+    end = int(last) if last else (None if dash else start)
+    if end is not None and end < start:
+        raise ClipError(f"{name}: {_shown(line)} ends before it begins: give the first frame first")
+    return TimedText(start, end, _joined([text]))
+
+
+def _shown(line: str) -> str:
+    """The frames of a line."""
+    shown, bracket, _ = line[:60].partition("]")
+    return shown + bracket
 
 
 def _joined(lines: list[str]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fresco_core.errors import ClipError
-from io_pipeline.prompt import MAX_BYTES, Prompt, read_prompt
+from io_pipeline.prompt import MAX_BYTES, Prompt, TimedText, read_prompt
 
 
 def read(tmp_path: Path, content: bytes) -> Prompt:
@@ -77,3 +77,71 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     for path in (pipe, tmp_path):
         with pytest.raises(ClipError, match="prompt cannot be read: it is no regular file"):
             read_prompt(path)
+
+
+class TestByTime:
+    @pytest.mark.parametrize(
+        ("line", "timed"),
+        [
+            ("[0-90] dusk", TimedText(0, 90, "dusk")),
+            ("  [ 0 - 90 ]  at   dusk ", TimedText(0, 90, "at dusk")),
+            ("[91-] night", TimedText(91, None, "night")),
+            ("[-90] dawn", TimedText(0, 90, "dawn")),
+            ("[45]flash", TimedText(45, 45, "flash")),
+            ("[7-7] flash", TimedText(7, 7, "flash")),
+            ("[0\u201390] dusk", TimedText(0, 90, "dusk")),
+            ("[3] [old] (car:1.2)", TimedText(3, 3, "[old] (car:1.2)")),
+        ],
+    )
+    def test_frames(self, tmp_path: Path, line: str, timed: TimedText) -> None:
+        read_back = read(tmp_path, f"a city,\n{line}\nsnow\nNegative prompt: rain".encode())
+        assert read_back == Prompt("a city, snow", "rain", (timed,))
+
+    @pytest.mark.parametrize("line", ["[old car] x", "a [0-90] b", "[v2] x", "[5 cars] x", "[] x"])
+    def test_other_brackets_are_text(self, tmp_path: Path, line: str) -> None:
+        assert read(tmp_path, line.encode()) == Prompt(line)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("[0:90] dusk", r"\[0:90\]: frames are given as \[0-90\], \[91-\]"),
+            ("[0-90-95] dusk", "frames are given as"),
+            ("[0.5] dusk", "frames are given as"),
+            (f"[{'9' * 5000}] dusk", "frames are given as"),
+            ("[90-0] dusk", r"\[90-0\] ends before it begins"),
+            ("a\n[0-90]\ndusk", r"\[0-90\] has no text"),
+            ("a\nNegative prompt: b\n[0-90] c", r"\[0-90\] is about the negative prompt"),
+        ],
+    )
+    def test_refused(self, tmp_path: Path, content: str, reason: str) -> None:
+        with pytest.raises(ClipError, match=reason) as error:
+            read(tmp_path, content.encode())
+        assert "clip.txt: [" in str(error.value)
+        assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+    def test_of_a_frame(self) -> None:
+        day, flash, night = (
+            TimedText(0, 90, "day"),
+            TimedText(45, 45, "f"),
+            TimedText(91, None, "n"),
+        )
+        prompt = Prompt("a city", timed=(day, flash, night))
+        assert [prompt.at(frame) for frame in (0, 45, 90, 91, 10**6)] == [
+            "a city, day",
+            "a city, day, f",
+            "a city, day",
+            "a city, n",
+            "a city, n",
+        ]
+        assert Prompt("a city").at(5) == "a city"
+
+    def test_without_a_text_for_all(self, tmp_path: Path) -> None:
+        prompt = read(tmp_path, b"[0-4] day\n[8-] night")
+        assert prompt.at(4) == "day"
+        assert prompt.at(8) == "night"
+        with pytest.raises(ClipError, match="no text for frame 5"):
+            prompt.at(5)
+        prompt.check((0, 4, 8, 12), "a.txt")
+        with pytest.raises(ClipError, match=r"^a\.txt: prompt has no text for frame 6"):
+            prompt.check((0, 4, 6, 7), "a.txt")
+        Prompt("a city", timed=prompt.timed).check((6,), "a.txt")
