@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,11 +50,22 @@ def attend(queries_BAPD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def spatial_guided(
-    queries_BAPD: Tensor, reference_queries_BAPD: Tensor, reference_keys_BAPD: Tensor, scale: float
+    queries_BAPD: Tensor,
+    reference_queries_BAPD: Tensor,
+    reference_keys_BAPD: Tensor,
+    scale: float,
+    bias: float = 0.0,
 ) -> Tensor:
-    """Queries averaged over tokens that are alike in the reference pass (eq. 3)."""
+    """Queries averaged over tokens that are alike in the reference pass (eq. 3).
+
+    ``bias`` is added to each token's score with itself.
+    """
+    bias_PP = None
+    if bias:  # none costs neither memory nor the fast kernels
+        tokens = queries_BAPD.shape[2]
+        bias_PP = bias * torch.eye(tokens, device=queries_BAPD.device, dtype=queries_BAPD.dtype)
     return F.scaled_dot_product_attention(
-        reference_queries_BAPD, scale * reference_keys_BAPD, queries_BAPD
+        reference_queries_BAPD, scale * reference_keys_BAPD, queries_BAPD, attn_mask=bias_PP
     )
 
 
@@ -118,6 +130,7 @@ def fresco_attention(
             split(attention.to_q(reference_BPC)),
             split(attention.to_k(reference_BPC)),
             options.spatial_scale,
+            options.spatial_bias,
         )
     if key_mask_NP is not None:
         out_BAPD = attend(guided_BAPD, *cross_frame(keys_BAPD, values_BAPD, key_mask_NP))

@@ -17,11 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# A pixel is occluded when its flow there and back misses by more than this share of both lengths …
-CONSISTENCY_SLOPE = 0.01
-# … plus this many pixels, or when the colours differ by more than this (mean of |RGB|, 0..255).
-CONSISTENCY_OFFSET = 0.5
-PHOTOMETRIC_THRESHOLD = 63.75
+from fresco_core.options import OcclusionOptions
+
+_PUBLISHED = OcclusionOptions()
 
 
 def warp(image_NCHW: Tensor, flow_N2HW: Tensor, *, mode: str = "bilinear") -> Tensor:
@@ -62,7 +60,9 @@ def window_sum(image_NCHW: Tensor, size: int) -> Tensor:
     return F.conv2d(padded, kernel, groups=channels).clamp(0, 1)
 
 
-def consistency_occlusion(flow_N2HW: Tensor, back_N2HW: Tensor) -> Tensor:
+def consistency_occlusion(
+    flow_N2HW: Tensor, back_N2HW: Tensor, options: OcclusionOptions = _PUBLISHED
+) -> Tensor:
     """Where following `flow` and then `back` does not lead home; bool (N,H,W), True = occluded.
 
     Args:
@@ -71,13 +71,18 @@ def consistency_occlusion(flow_N2HW: Tensor, back_N2HW: Tensor) -> Tensor:
     """
     lengths_NHW = flow_N2HW.norm(dim=1) + back_N2HW.norm(dim=1)
     miss_NHW = (flow_N2HW + warp(back_N2HW, flow_N2HW)).norm(dim=1)
-    return miss_NHW > CONSISTENCY_SLOPE * lengths_NHW + CONSISTENCY_OFFSET
+    return miss_NHW > options.slope * lengths_NHW + options.margin
 
 
-def photometric_occlusion(frame_NCHW: Tensor, other_NCHW: Tensor, flow_N2HW: Tensor) -> Tensor:
+def photometric_occlusion(
+    frame_NCHW: Tensor,
+    other_NCHW: Tensor,
+    flow_N2HW: Tensor,
+    options: OcclusionOptions = _PUBLISHED,
+) -> Tensor:
     """Where `frame` (0..255) looks unlike `other` warped to it by `flow`; bool (N,H,W)."""
     difference_NHW = (frame_NCHW - warp(other_NCHW, flow_N2HW)).abs().mean(dim=1)
-    return difference_NHW > PHOTOMETRIC_THRESHOLD
+    return difference_NHW > options.colour
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +115,12 @@ class Correspondence:
         )
 
 
-def correspond(frames_N3HW: Tensor, forward_N2HW: Tensor, backward_N2HW: Tensor) -> Correspondence:
+def correspond(
+    frames_N3HW: Tensor,
+    forward_N2HW: Tensor,
+    backward_N2HW: Tensor,
+    options: OcclusionOptions = _PUBLISHED,
+) -> Correspondence:
     """Occlusions by consistency and colour for the flows of a batch's ring pairs.
 
     Args:
@@ -119,10 +129,10 @@ def correspond(frames_N3HW: Tensor, forward_N2HW: Tensor, backward_N2HW: Tensor)
         backward_N2HW: entry i on the grid of frame (i + 1) mod N towards frame i.
     """
     next_N3HW = frames_N3HW.roll(-1, 0)
-    forward_NHW = consistency_occlusion(forward_N2HW, backward_N2HW)
-    forward_NHW |= photometric_occlusion(frames_N3HW, next_N3HW, forward_N2HW)
-    backward_NHW = consistency_occlusion(backward_N2HW, forward_N2HW)
-    backward_NHW |= photometric_occlusion(next_N3HW, frames_N3HW, backward_N2HW)
+    forward_NHW = consistency_occlusion(forward_N2HW, backward_N2HW, options)
+    forward_NHW |= photometric_occlusion(frames_N3HW, next_N3HW, forward_N2HW, options)
+    backward_NHW = consistency_occlusion(backward_N2HW, forward_N2HW, options)
+    backward_NHW |= photometric_occlusion(next_N3HW, frames_N3HW, backward_N2HW, options)
     return Correspondence(
         forward_N2HW, backward_N2HW, forward_NHW[:, None].float(), backward_NHW[:, None].float()
     )

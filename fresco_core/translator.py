@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,12 @@ from torch import Tensor
 
 from fresco_core.attention import FrescoAttention
 from fresco_core.batch import Carry, KeyFrameBatch, Translation, check, with_carried
-from fresco_core.correspondence import Correspondence, TokenGuides, correspond
+from fresco_core.colours import keep_colours
+from fresco_core.conditioning import Conditioner, Conditioning
 from fresco_core.decoder import DecoderLevels
 from fresco_core.errors import NoPictureError
 from fresco_core.flow import FlowModel
+from fresco_core.freeu import FreeU
 from fresco_core.models import DiffusionModels
 from fresco_core.optimization import (
     correlation,
@@ -30,41 +33,18 @@ from fresco_core.optimization import (
     optimize_features,
 )
 from fresco_core.options import TranslationOptions
-from fresco_core.prompts import effective_prompts, encode_prompts
-from fresco_core.saliency import motion_saliency, nearest_flows
+from fresco_core.saliency import SaliencyModel
 from fresco_core.sampling import (
     Noise,
     PictureCodec,
     Schedule,
     SeededNoise,
     repeat_first,
-    to_normalised,
     to_uint8,
 )
-from fresco_core.smoothing import background_map, smooth
+from fresco_core.smoothing import smooth
 
 _REMEDY = "try models.dtype = 'float32' or 'bfloat16'"
-
-
-@dataclass(frozen=True, eq=False)
-class Conditioning:
-    """All about a batch that stays the same from step to step.
-
-    Attributes:
-        frames_N3HW: float32 in [-1, 1].
-        prompts_BLD: embeddings.
-        control_B3HW: in [0, 1], or None.
-        correspondence: flows and occlusions of the ring pairs.
-        guides: masks and trajectories by token grid.
-        background_N1HW: background map at half size, or None for no smoothing.
-    """
-
-    frames_N3HW: Tensor
-    prompts_BLD: Tensor
-    control_B3HW: Tensor | None
-    correspondence: Correspondence
-    guides: TokenGuides
-    background_N1HW: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +82,18 @@ class FrescoTranslator:
         models: DiffusionModels,
         flow: FlowModel,
         options: TranslationOptions | None = None,
+        saliency: SaliencyModel | None = None,
     ) -> None:
+        """Without a saliency model, background is told by its motion."""
         self.models = models
         self.flow = flow
+        self.conditioner = Conditioner(models, flow, saliency)
         self.options = options or TranslationOptions()
         self.codec = PictureCodec(models.vae)
         self.schedule = Schedule.from_scheduler(models.scheduler, self.options.steps)
         self.attention = FrescoAttention(models.unet, self.options.attention)
         self.decoder = DecoderLevels(models.unet)
+        self.freeu = FreeU(models.unet)
 
     def with_options(self, options: TranslationOptions) -> "FrescoTranslator":
         """A translator with other options, on the same models: one translates at a time."""
@@ -136,7 +120,7 @@ class FrescoTranslator:
             batch = with_carried(batch, carry)
         new = slice(2 if carry else 0, None)
         try:
-            conditioning = self.condition(batch)
+            conditioning = self.conditioner.condition(batch, self.options)
             noise = SeededNoise(self.options.seed)
             references = self.reference_pass(conditioning, noise)
             latents_N4hw, record = self.sample(
@@ -147,9 +131,10 @@ class FrescoTranslator:
             self.attention.clear()
         if not bool(latents_N4hw.isfinite().all() and pictures_N3HW.isfinite().all()):
             raise NoPictureError(f"the networks produced NaN or infinity: {_REMEDY}")
-        frames = to_uint8(pictures_N3HW).cpu().numpy()
-        if _black(frames)[~_black(batch.frames[new])].any():
+        frames, inputs = to_uint8(pictures_N3HW).cpu().numpy(), batch.frames[new]
+        if _black(frames)[~_black(inputs)].any():
             raise NoPictureError(f"the networks produced a black picture: {_REMEDY}")
+        frames = keep_colours(frames, inputs, self.options.keep_colours)
         return Translation(
             frames,
             Carry(
@@ -159,62 +144,6 @@ class FrescoTranslator:
                 prompts=(batch.prompts[0], batch.prompts[-1]),
             ),
         )
-
-    def condition(self, batch: KeyFrameBatch) -> Conditioning:
-        """Embed prompts, find correspondences and background of a batch (carried frames in it)."""
-        device = self.models.device
-        frames_NHW3 = torch.from_numpy(np.ascontiguousarray(batch.frames)).to(device)
-        frames_N3HW = frames_NHW3.permute(0, 3, 1, 2).contiguous()
-        forward_N2HW, backward_N2HW = self._ring_flow(frames_N3HW)
-        correspondence = correspond(frames_N3HW.float(), forward_N2HW, backward_N2HW)
-        normalised_N3HW = to_normalised(frames_NHW3)
-        background_N1HW = None
-        if self.options.background_smoothing:
-            background_N1HW = background_map(
-                motion_saliency(nearest_flows(forward_N2HW, backward_N2HW))
-            )
-        return Conditioning(
-            normalised_N3HW,
-            self.embed(batch.prompts, batch.negative),
-            self.control(batch.controls),
-            correspondence,
-            TokenGuides(normalised_N3HW, correspondence),
-            background_N1HW,
-        )
-
-    def embed(self, prompts: tuple[str, ...], negative: str | None) -> Tensor:
-        """Embeddings (B,L,D) of one prompt a frame, with what is added to each."""
-        options = self.options
-        texts = [
-            effective_prompts(
-                text,
-                negative,
-                self.models.base_name,
-                added=options.added_prompt,
-                default_negative=options.negative_prompt,
-            )
-            for text in prompts
-        ]
-        return encode_prompts(
-            self.models.tokenizer,
-            self.models.text_encoder,
-            [positive for positive, _ in texts],
-            [negative for _, negative in texts],
-        )
-
-    def control(self, controls_NHW: NDArray[np.uint8] | None) -> Tensor | None:
-        """Condition tensor (B,3,H,W) in [0, 1] of control maps."""
-        if controls_NHW is None or self.models.controlnet is None:
-            return None
-        maps_NHW = torch.from_numpy(np.ascontiguousarray(controls_NHW)).to(self.models.device)
-        return (maps_NHW.float() / 255)[:, None].repeat(2, 3, 1, 1).to(self.models.dtype)
-
-    def _ring_flow(self, frames_N3HW: Tensor) -> tuple[Tensor, Tensor]:
-        if len(frames_N3HW) == 1:
-            still = torch.zeros_like(frames_N3HW[:, :2], dtype=torch.float32)
-            return still, still
-        forward_N2HW, backward_N2HW = self.flow(frames_N3HW, frames_N3HW.roll(-1, 0))
-        return forward_N2HW.to(self.models.device), backward_N2HW.to(self.models.device)
 
     def reference_pass(self, conditioning: Conditioning, noise: Noise) -> dict[int, Tensor]:
         """One UNet call on the almost noiseless input: what the input's structure looks like.
@@ -319,7 +248,7 @@ class FrescoTranslator:
                     )
                 )
             predicted_B4hw = self._unet(
-                latents_N4hw, index, conditioning.prompts_BLD, conditioning.control_B3HW
+                latents_N4hw, index, conditioning.prompts_BLD, conditioning.controls_B3HW
             )
         negative_N4hw, positive_N4hw = predicted_B4hw.chunk(2)
         return negative_N4hw + options.guidance_scale * (positive_N4hw - negative_N4hw)
@@ -358,32 +287,51 @@ class FrescoTranslator:
         latents_N4hw: Tensor,
         index: int,
         prompts_BLD: Tensor,
-        control_B3HW: Tensor | None = None,
+        controls_B3HW: tuple[Tensor, ...] = (),
     ) -> Tensor:
         models, timestep = self.models, self.schedule.timesteps[index]
         latents_B4hw = latents_N4hw.repeat(2, 1, 1, 1).to(models.dtype)
-        residuals = {}
-        if control_B3HW is not None and models.controlnet is not None:
-            down, middle = models.controlnet(
-                latents_B4hw,
-                timestep,
-                encoder_hidden_states=prompts_BLD,
-                controlnet_cond=control_B3HW,
-                conditioning_scale=self.options.control_scale,
-                return_dict=False,
-            )
-            residuals = {
-                "down_block_additional_residuals": down,
-                "mid_block_additional_residual": middle,
-            }
+        self.freeu.options = self.options.freeu
         predicted_B4hw = models.unet(
             latents_B4hw,
             timestep,
             encoder_hidden_states=prompts_BLD,
             return_dict=False,
-            **residuals,
+            **self._residuals(latents_B4hw, timestep, prompts_BLD, controls_B3HW),
         )[0]
         return predicted_B4hw.float()
+
+    def _residuals(
+        self,
+        latents_B4hw: Tensor,
+        timestep: int,
+        prompts_BLD: Tensor,
+        controls_B3HW: tuple[Tensor, ...],
+    ) -> dict[str, Any]:
+        """What the ControlNets add to the UNet's skip connections and middle, each weighted."""
+        if not controls_B3HW:
+            return {}
+        scales = self.options.control_scales
+        if len(scales) == 1:
+            scales *= len(controls_B3HW)
+        sums: list[Tensor] = []
+        for network, scale, control_B3HW in zip(
+            self.models.controlnets, scales, controls_B3HW, strict=True
+        ):
+            down, middle = network(
+                latents_B4hw,
+                timestep,
+                encoder_hidden_states=prompts_BLD,
+                controlnet_cond=control_B3HW,
+                conditioning_scale=scale,
+                return_dict=False,
+            )
+            residuals = [*down, middle]
+            sums = [a + b for a, b in zip(sums, residuals, strict=True)] if sums else residuals
+        return {
+            "down_block_additional_residuals": tuple(sums[:-1]),
+            "mid_block_additional_residual": sums[-1],
+        }
 
     @staticmethod
     def _latent_shape(conditioning: Conditioning) -> tuple[int, int, int, int]:

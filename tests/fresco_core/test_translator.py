@@ -9,7 +9,13 @@ from fresco_core.batch import KeyFrameBatch
 from fresco_core.errors import NoPictureError
 from fresco_core.flow import load_flow
 from fresco_core.models import load_diffusion_models
-from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
+from fresco_core.options import (
+    AttentionOptions,
+    FreeUOptions,
+    OcclusionOptions,
+    OptimizationOptions,
+    TranslationOptions,
+)
 from fresco_core.tiny_model import make_tiny_model
 from fresco_core.translator import FrescoTranslator
 from tests.fresco_core.scenes import panning
@@ -36,14 +42,14 @@ def translator(folders) -> FrescoTranslator:
 def new_translator(folders, dtype: torch.dtype = torch.float32) -> FrescoTranslator:
     base, controlnet = folders
     models = load_diffusion_models(
-        str(base), vae=None, controlnet=str(controlnet), device="cpu", dtype=dtype
+        str(base), vae=None, controlnets=[str(controlnet)], device="cpu", dtype=dtype
     )
     return FrescoTranslator(models, load_flow("dis"), QUICK)
 
 
 def batch(count: int, height: int = 128, width: int = 64, seed: int = 0) -> KeyFrameBatch:
     frames = panning(count, height, width, step=6, seed=seed)
-    controls = np.stack([cv2.Canny(frame, 50, 100) for frame in frames])
+    controls = np.stack([cv2.Canny(frame, 50, 100) for frame in frames])[:, None]
     return KeyFrameBatch(frames, controls, ("a car",) * count)
 
 
@@ -94,18 +100,73 @@ def test_one_seed_one_result(translator, folders):
         {"feature_optimization": False},
         {"background_smoothing": False},
         {"guidance_scale": 3.0},
-        {"control_scale": 0.0},
+        {"control_scales": (0.0,)},
         {"repeat_noise": False},
         {"warmup_steps": 3},
         {"warmup_steps": -1},
         {"optimized_levels": (1,)},
         {"added_prompt": ""},
         {"negative_prompt": "snow"},
+        {"keep_colours": 0.5},
+        {"freeu": FreeUOptions()},
+        {"occlusion": OcclusionOptions(colour=1.0)},
+        {"occlusion": OcclusionOptions(slope=0.0, margin=0.0)},
+        {"attention": AttentionOptions(spatial_bias=-4.0)},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_option_takes_effect(translator, usual, change):
     assert not np.array_equal(run(translator, **change), usual)
+
+
+def test_brackets_weigh_words_unless_they_are_text(translator):
+    scene = replace(batch(2), prompts=("a (red:1.4) car",) * 2)
+    found = []
+    for weights in (True, False):
+        translator.options = replace(QUICK, prompt_weights=weights)
+        found.append(translator.translate(scene).frames)
+    translator.options = QUICK
+    assert not np.array_equal(*found)
+
+
+def test_several_controlnets_add_up_each_with_its_weight(folders):
+    base, controlnet = folders
+    models = load_diffusion_models(str(base), controlnets=[str(controlnet)] * 2)
+    both = FrescoTranslator(models, load_flow("dis"))
+    one = new_translator(folders)
+    scene = batch(2)
+    edges = scene.controls
+    black = np.zeros_like(edges)
+
+    def frames(translator, controls, *scales):
+        translator.options = replace(QUICK, control_scales=scales)
+        return translator.translate(replace(scene, controls=controls)).frames
+
+    twice = frames(both, np.concatenate((edges, black), 1), 0.5, 0.0)
+    assert np.array_equal(twice, frames(one, edges, 0.5))
+    assert np.array_equal(frames(both, np.concatenate((black, edges), 1), 0.0, 0.5), twice)
+    assert not np.array_equal(frames(both, np.concatenate((edges, black), 1), 0.5, 0.5), twice)
+    same = frames(both, np.concatenate((edges, edges), 1), 0.5)
+    assert np.array_equal(same, frames(both, np.concatenate((edges, edges), 1), 0.5, 0.5))
+    with pytest.raises(ValueError, match="2 ControlNets"):
+        frames(both, edges, 0.5)
+
+
+def test_the_saliency_model_decides_what_is_background(folders, usual):
+    class Everything:
+        name = "everything"
+
+        def __call__(self, frames_N3HW, flows_N2HW):
+            assert frames_N3HW.dtype == torch.uint8
+            assert flows_N2HW.shape == (3, 2, 128, 64)
+            return torch.ones(3, 1, 64, 32)
+
+    models = new_translator(folders).models
+    everything = FrescoTranslator(models, load_flow("dis"), QUICK, Everything())
+    assert not np.array_equal(everything.translate(batch(3)).frames, usual)
+    assert np.array_equal(
+        everything.translate(batch(3)).frames, run(everything, background_smoothing=False)
+    )
 
 
 def test_all_constraints_off_is_plain_diffusion(translator):

@@ -16,7 +16,8 @@ from fresco_core.optimization import correlation, optimize_features
 from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
 from fresco_core.sampling import PictureCodec, Schedule, repeat_first, to_uint8
 from fresco_core.smoothing import smooth
-from fresco_core.translator import Conditioning, FrescoTranslator
+from fresco_core.conditioning import Conditioning
+from fresco_core.translator import FrescoTranslator
 from tests.parity.arrays import (
     correspondence,
     load_cases,
@@ -99,7 +100,7 @@ def stored_conditioning(case: Arrays, translator: FrescoTranslator, background: 
     return Conditioning(
         frames,
         tensor(case["prompt_embeds"]),
-        translator.control(case["canny"]) if "canny" in case else None,
+        translator.conditioner.control(case["canny"][:, None]) if "canny" in case else (),
         pairs,
         TokenGuides(frames, pairs),
         tensor(case["background"]) if background and "background" in case else None,
@@ -152,7 +153,7 @@ def options_of(run: str, settings: dict) -> TranslationOptions:
         steps=steps,
         warmup_steps=settings["num_warmup_steps"],
         guidance_scale=settings["guidance_scale"],
-        control_scale=settings["cond_scale"],
+        control_scales=(settings["cond_scale"],),
         repeat_noise=settings["repeat_noise"] and "nocontrol" not in run,
         cross_frame_attention=everything or run == "attn",
         spatial_attention=everything or run == "attn",
@@ -194,7 +195,7 @@ def prepare(cases: dict[str, Arrays], run: str, batch: str, translator: FrescoTr
         shared, translator, background=translator.options.background_smoothing
     )
     if "nocontrol" in run:
-        conditioning = replace(conditioning, control_B3HW=None)
+        conditioning = replace(conditioning, controls_B3HW=())
     with torch.no_grad():
         references = translator.reference_pass(conditioning, noise)
     translator.attention.guides = conditioning.guides

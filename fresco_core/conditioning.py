@@ -1,0 +1,125 @@
+"""What a batch of key frames is translated under: prompts, control maps, correspondences.
+
+Shapes: N frames of a batch (the two carried ones first, if any), B = 2N under classifier-free
+guidance (all negative-prompt samples, then all positive), H x W pixels (multiples of 64), L tokens
+of a prompt, D channels of the text encoder, M ControlNets.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fresco_core.batch import KeyFrameBatch
+from fresco_core.correspondence import Correspondence, TokenGuides, correspond
+from fresco_core.flow import FlowModel
+from fresco_core.models import DiffusionModels
+from fresco_core.options import TranslationOptions
+from fresco_core.prompts import effective_prompts, encode_prompts
+from fresco_core.saliency import SaliencyModel
+from fresco_core.saliency.motion import MotionSaliency, nearest_flows
+from fresco_core.sampling import to_normalised
+from fresco_core.smoothing import background_map
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """All about a batch that stays the same from step to step.
+
+    Attributes:
+        frames_N3HW: float32 in [-1, 1].
+        prompts_BLD: embeddings.
+        controls_B3HW: what each ControlNet sees, in [0, 1]; none where there is no ControlNet.
+        correspondence: flows and occlusions of the ring pairs.
+        guides: masks and trajectories by token grid.
+        background_N1HW: background map at half size, or None for no smoothing.
+    """
+
+    frames_N3HW: Tensor
+    prompts_BLD: Tensor
+    controls_B3HW: tuple[Tensor, ...]
+    correspondence: Correspondence
+    guides: TokenGuides
+    background_N1HW: Tensor | None
+
+
+class Conditioner:
+    """Makes the conditioning of batches; without a saliency model, background is told by motion."""
+
+    def __init__(
+        self, models: DiffusionModels, flow: FlowModel, saliency: SaliencyModel | None = None
+    ) -> None:
+        self.models = models
+        self.flow = flow
+        self.saliency = saliency or MotionSaliency()
+
+    def condition(self, batch: KeyFrameBatch, options: TranslationOptions) -> Conditioning:
+        """Embed prompts, find correspondences and background of a batch (carried frames in it)."""
+        device = self.models.device
+        frames_NHW3 = torch.from_numpy(np.ascontiguousarray(batch.frames)).to(device)
+        frames_N3HW = frames_NHW3.permute(0, 3, 1, 2).contiguous()
+        forward_N2HW, backward_N2HW = self._ring_flow(frames_N3HW)
+        correspondence = correspond(
+            frames_N3HW.float(), forward_N2HW, backward_N2HW, options.occlusion
+        )
+        normalised_N3HW = to_normalised(frames_NHW3)
+        background_N1HW = None
+        if options.background_smoothing:
+            flows_N2HW = nearest_flows(forward_N2HW, backward_N2HW)
+            background_N1HW = background_map(self.saliency(frames_N3HW, flows_N2HW))
+        return Conditioning(
+            normalised_N3HW,
+            self.embed(batch.prompts, batch.negative, options),
+            self.control(batch.controls),
+            correspondence,
+            TokenGuides(normalised_N3HW, correspondence),
+            background_N1HW,
+        )
+
+    def embed(
+        self, prompts: tuple[str, ...], negative: str | None, options: TranslationOptions
+    ) -> Tensor:
+        """Embeddings (B,L,D) of one prompt a frame, with what is added to each."""
+        texts = [
+            effective_prompts(
+                text,
+                negative,
+                self.models.base_name,
+                added=options.added_prompt,
+                default_negative=options.negative_prompt,
+            )
+            for text in prompts
+        ]
+        return encode_prompts(
+            self.models.tokenizer,
+            self.models.text_encoder,
+            [positive for positive, _ in texts],
+            [negative for _, negative in texts],
+            weights=options.prompt_weights,
+        )
+
+    def control(self, controls_NMHW: NDArray[np.uint8] | None) -> tuple[Tensor, ...]:
+        """What each ControlNet sees of its control maps, M times (B,3,H,W) in [0, 1].
+
+        Raises:
+            ValueError: not as many control maps a frame as there are ControlNets.
+        """
+        networks = self.models.controlnets
+        if controls_NMHW is None or not networks:
+            return ()
+        if controls_NMHW.shape[1] != len(networks):
+            raise ValueError(f"{controls_NMHW.shape} control maps for {len(networks)} ControlNets")
+        maps_NMHW = torch.from_numpy(np.ascontiguousarray(controls_NMHW)).to(self.models.device)
+        conditions_MN1HW = (
+            (maps_NMHW.float() / 255).to(self.models.dtype).transpose(0, 1)[:, :, None]
+        )
+        return tuple(condition_N1HW.repeat(2, 3, 1, 1) for condition_N1HW in conditions_MN1HW)
+
+    def _ring_flow(self, frames_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+        if len(frames_N3HW) == 1:
+            still = torch.zeros_like(frames_N3HW[:, :2], dtype=torch.float32)
+            return still, still
+        forward_N2HW, backward_N2HW = self.flow(frames_N3HW, frames_N3HW.roll(-1, 0))
+        return forward_N2HW.to(self.models.device), backward_N2HW.to(self.models.device)
