@@ -10,9 +10,15 @@ from importlib import metadata
 
 from daemon.devices import DeviceError
 from daemon.settings import Settings
-from daemon.weights import flow_weights, model_sources
+from daemon.weights import detector_sources, local_file, model_sources
 from fresco_core.errors import ConfigError
-from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
+from fresco_core.options import (
+    AttentionOptions,
+    FreeUOptions,
+    OcclusionOptions,
+    OptimizationOptions,
+    TranslationOptions,
+)
 from fresco_core.propagation import PropagationOptions
 from io_pipeline.cpu_stage import CpuStage
 from io_pipeline.device_stage import DeviceStage
@@ -55,15 +61,13 @@ def make_stages(
     Raises:
         DeviceError, ConfigError: see `choose_devices`.
     """
-    control, flow = settings.control, settings.flow
-    sources = model_sources(settings)
-    detector = None
-    if control.enabled:
-        detector = {"kind": control.type, "source": control.source or None}
+    sources, side = model_sources(settings), settings.control.device
+    detectors = detector_sources(settings)
     models = {
         **sources,
-        "control_type": control.type if control.enabled else None,
-        "flow": flow.model,
+        "control_types": detectors["kinds"],
+        "flow": settings.flow.model,
+        "saliency": settings.saliency.model,
     }
 
     names = choose_devices(settings.devices, visible or visible_gpus, required=required)
@@ -74,15 +78,15 @@ def make_stages(
             device=name,
             dtype=settings.models.dtype,
             models=sources,
-            flow=flow.model,
-            flow_weights=flow_weights(settings),
-            detector=None if control.device == "cpu" else detector,
+            flow=(settings.flow.model, local_file(settings.flow.weights)),
+            saliency=(settings.saliency.model, local_file(settings.saliency.weights)),
+            detectors=None if side == "cpu" or not detectors["kinds"] else detectors,
             facts={"models": models, "versions": versions},
         )
 
     return Stages(
         reader=ReaderStage(settings.limits.max_pixels),
-        cpu=CpuStage(None if control.device == "gpu" else detector),
+        cpu=CpuStage(None if side == "gpu" or not detectors["kinds"] else detectors),
         devices=names,
         absent=tuple(set(re.findall(r"cuda:\d+", settings.devices)) - set(names)),
         device=device,
@@ -188,21 +192,24 @@ def map_options(settings: Settings) -> MapOptions:
 
 def translation_options(settings: Settings) -> TranslationOptions:
     """The translator's options."""
-    translation, constraints, prompts = (
-        settings.translation,
-        settings.constraints,
-        settings.prompts,
-    )
+    translation, constraints = settings.translation, settings.constraints
+    prompts, freeu = settings.prompts, settings.freeu
+    warmup_steps = translation.warmup_steps
+    if translation.strength:
+        warmup_steps = translation.steps - max(1, round(translation.strength * translation.steps))
     added = f", {prompts.added}, " if prompts.added else ""
     return TranslationOptions(
         steps=translation.steps,
-        warmup_steps=translation.warmup_steps,
+        warmup_steps=warmup_steps,
         guidance_scale=translation.guidance_scale,
-        control_scale=settings.control.scale,
+        control_scales=settings.control.scale,
         seed=translation.seed,
         added_prompt=None if prompts.added == "auto" else added,
         negative_prompt=None if prompts.negative == "auto" else prompts.negative,
+        prompt_weights=prompts.syntax == "weights",
         repeat_noise=translation.repeat_noise,
+        keep_colours=translation.keep_colours,
+        freeu=FreeUOptions(freeu.b1, freeu.b2, freeu.s1, freeu.s2) if freeu.enabled else None,
         cross_frame_attention=constraints.cross_frame_attention,
         spatial_attention=constraints.spatial_attention,
         temporal_attention=constraints.temporal_attention,
@@ -215,19 +222,25 @@ def translation_options(settings: Settings) -> TranslationOptions:
         smoothing_begin=constraints.smoothing_begin,
         smoothing_end=constraints.smoothing_end,
         attention=AttentionOptions(
-            constraints.spatial_attention_scale, constraints.temporal_attention_scale
+            constraints.spatial_attention_scale,
+            constraints.temporal_attention_scale,
+            constraints.spatial_attention_bias,
         ),
         optimization=OptimizationOptions(
             constraints.optimization_iterations,
             constraints.optimization_learning_rate,
             constraints.optimization_spatial_weight,
         ),
+        occlusion=OcclusionOptions(
+            constraints.occlusion_slope, constraints.occlusion_margin, constraints.occlusion_colour
+        ),
     )
 
 
 def propagation_options(settings: Settings) -> PropagationOptions:
     """The options of propagation, which are named alike."""
-    return PropagationOptions(**settings.propagation.model_dump())
+    values = settings.propagation.model_dump(exclude={"processes"})
+    return PropagationOptions(**{**values, "poisson_clip": values["poisson_clip"] or None})
 
 
 def _version(library: str) -> str | None:

@@ -23,18 +23,19 @@ class DeviceStage:
         device: ``"cpu"`` or ``"cuda:N"``.
         dtype: ``"float16"``, ``"bfloat16"``, ``"float32"``; ``"auto"`` is what suits the device.
         models: the arguments of `fresco_core.models.load_diffusion_models` that name models.
-        flow, flow_weights: the arguments of `fresco_core.flow.load_flow`.
-        detector: the arguments of `io_pipeline.control_maps.load_detector`; None where no control
+        flow, saliency: model and weights, as `fresco_core.flow.load_flow` and
+            `fresco_core.saliency.load_saliency` take them.
+        detectors: the arguments of `io_pipeline.control_maps.load_detectors`; None where no control
             map is left to the device.
         facts: what goes into the manifest; device and precision are added.
     """
 
     device: str
     dtype: str
-    models: Mapping[str, str | None]
-    flow: str
-    flow_weights: str | None
-    detector: Mapping[str, Any] | None
+    models: Mapping[str, Any]
+    flow: tuple[str, str | None]
+    saliency: tuple[str, str | None]
+    detectors: Mapping[str, Any] | None
     facts: Mapping[str, Any]
 
     def load(self, report: "Report") -> "Translate":
@@ -47,8 +48,9 @@ class DeviceStage:
 
         from fresco_core.flow import load_flow
         from fresco_core.models import load_diffusion_models
+        from fresco_core.saliency import load_saliency
         from fresco_core.translator import FrescoTranslator
-        from io_pipeline.control_maps import load_detector
+        from io_pipeline.control_maps import load_detectors
         from io_pipeline.translate import Translate
 
         cv2.setNumThreads(torch.get_num_threads())
@@ -56,23 +58,21 @@ class DeviceStage:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dtype = choose_dtype(self.dtype, device)
-        report("load", 0, 3)
-        models = load_diffusion_models(
-            **self.models,  # type: ignore[arg-type]
-            device=device,
-            dtype=dtype,
-            offline=True,
-        )
-        report("load", 1, 3)
-        flow = load_flow(self.flow, self.flow_weights, device)
-        report("load", 2, 3)
-        detector = None
-        if self.detector is not None:
-            detector = load_detector(**self.detector, device=self.device, offline=True)
-        report("load", 3, 3)
+        report("load", 0, 4)
+        models = load_diffusion_models(**self.models, device=device, dtype=dtype, offline=True)
+        report("load", 1, 4)
+        flow = load_flow(*self.flow, device)
+        report("load", 2, 4)
+        saliency = load_saliency(*self.saliency, device)
+        report("load", 3, 4)
+        detectors = None
+        if self.detectors is not None:
+            detectors = load_detectors(**self.detectors, device=self.device, offline=True)
+        report("load", 4, 4)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         facts = {"device": name, "dtype": str(dtype).removeprefix("torch."), **self.facts}
-        return Translate(FrescoTranslator(models, flow), detector, facts)
+        translator = FrescoTranslator(models, flow, saliency=saliency)
+        return Translate(translator, detectors, facts)
 
 
 def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":

@@ -25,7 +25,12 @@ from daemon.stages import (
 )
 from daemon.weights import model_sources
 from fresco_core.errors import ConfigError
-from fresco_core.options import TranslationOptions
+from fresco_core.options import (
+    AttentionOptions,
+    FreeUOptions,
+    OcclusionOptions,
+    TranslationOptions,
+)
 from fresco_core.propagation import PropagationOptions
 from io_pipeline.options import KeyFrameOptions, MapOptions
 
@@ -40,7 +45,9 @@ def test_default_settings_are_the_published_options() -> None:
 
 
 def test_every_setting_of_propagation_is_an_option() -> None:
-    assert set(Propagation.model_fields) <= {field.name for field in fields(PropagationOptions)}
+    options = {field.name for field in fields(PropagationOptions)}
+    assert set(Propagation.model_fields) - {"processes"} <= options
+    assert propagation_options(settings(propagation__poisson_clip=9.0)).poisson_clip == 9
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,8 @@ def test_every_setting_of_propagation_is_an_option() -> None:
         ("translation__guidance_scale", 3.0, "guidance_scale"),
         ("translation__seed", 9, "seed"),
         ("translation__repeat_noise", False, "repeat_noise"),
-        ("control__scale", 0.4, "control_scale"),
+        ("translation__keep_colours", 0.25, "keep_colours"),
+        ("control__scale", (0.4, 0.3), "control_scales"),
         ("constraints__cross_frame_attention", False, "cross_frame_attention"),
         ("constraints__spatial_attention", False, "spatial_attention"),
         ("constraints__temporal_attention", False, "temporal_attention"),
@@ -72,17 +80,47 @@ def test_setting_reaches_the_translator(key: str, value: object, option: str) ->
     assert getattr(translation_options(settings(**{key: value})), option) == value
 
 
+@pytest.mark.parametrize(
+    ("strength", "steps", "warmup"),
+    [(0.75, 20, 5), (0.8, 20, 4), (1.0, 20, 0), (0.01, 20, 19), (0.5, 30, 15), (0.0, 20, 3)],
+)
+def test_strength_goes_before_warmup_steps(strength: float, steps: int, warmup: int) -> None:
+    options = translation_options(
+        settings(
+            translation__strength=strength, translation__steps=steps, translation__warmup_steps=3
+        )
+    )
+    assert options.warmup_steps == warmup
+    assert options.executed_steps == steps - warmup
+
+
+def test_brackets_are_text_where_the_syntax_is_literal() -> None:
+    assert translation_options(Settings()).prompt_weights
+    assert not translation_options(settings(prompts__syntax="literal")).prompt_weights
+
+
+def test_freeu_is_off_unless_it_is_enabled() -> None:
+    assert translation_options(settings(freeu__b1=1.5)).freeu is None
+    enabled = settings(freeu__enabled=True, freeu__b1=1.5, freeu__s2=0.7)
+    assert translation_options(enabled).freeu == FreeUOptions(1.5, 1.5, 1.0, 0.7)
+
+
 def test_nested_options() -> None:
     options = translation_options(
         settings(
             constraints__spatial_attention_scale=0.5,
             constraints__temporal_attention_scale=0.6,
+            constraints__spatial_attention_bias=-1.0,
+            constraints__occlusion_slope=0.1,
+            constraints__occlusion_margin=2.0,
+            constraints__occlusion_colour=10.0,
             constraints__optimization_iterations=3,
             constraints__optimization_learning_rate=0.1,
             constraints__optimization_spatial_weight=7,
         )
     )
-    assert (options.attention.spatial_scale, options.attention.temporal_scale) == (0.5, 0.6)
+    assert options.attention == AttentionOptions(0.5, 0.6, -1.0)
+    assert options.occlusion == OcclusionOptions(0.1, 2.0, 10.0)
     optimization = options.optimization
     assert (optimization.iterations, optimization.learning_rate) == (3, 0.1)
     assert optimization.spatial_weight == 7
