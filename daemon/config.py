@@ -16,6 +16,8 @@ from daemon.section import Section
 from daemon.settings import Settings
 from fresco_core.errors import ConfigError
 
+WARMUP, STRENGTH = "translation.warmup_steps", "translation.strength"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -155,16 +157,25 @@ def merge(*layers: Layer) -> Settings:
     values: dict[str, Any] = {}
     source: dict[str, str] = {}
     for layer in layers:
+        if WARMUP in layer.values and STRENGTH not in layer.values:
+            values.pop(STRENGTH, None)  # two ways to say one thing: the last one said counts
         values.update(layer.values)
         source.update(dict.fromkeys(layer.values, layer.source))
     settings = _tree(values)
+    _check_together(settings, source)
+    return settings
+
+
+def _check_together(settings: Settings, source: Mapping[str, str]) -> None:
+    """Refuse values that exclude each other; ``source``: where a key's value comes from."""
     frames, translation = settings.key_frames, settings.translation
     control, constraints = settings.control, settings.constraints
     for low, high, low_key, high_key, fits in (
         (frames.min_interval, frames.max_interval, "key_frames.min_interval",
          "key_frames.max_interval", frames.min_interval <= frames.max_interval),
         (translation.warmup_steps, translation.steps, "translation.warmup_steps",
-         "translation.steps", translation.warmup_steps < translation.steps),
+         "translation.steps",
+         translation.strength > 0 or translation.warmup_steps < translation.steps),
         (control.canny_low, control.canny_high, "control.canny_low",
          "control.canny_high", control.canny_low <= control.canny_high),
         (constraints.smoothing_begin, constraints.smoothing_end, "constraints.smoothing_begin",
@@ -176,7 +187,45 @@ def merge(*layers: Layer) -> Settings:
                 f"{high_key} = {high} ({source.get(high_key, 'default')}): "
                 f"make the first smaller or the second larger"
             )
-    return settings
+
+    def told(key: str, value: Any) -> str:
+        return f"{key} = {json.dumps(value)} ({source.get(key, 'default')})"
+
+    if translation.strength > 0 and not round(translation.strength * translation.steps):
+        raise ConfigError(
+            f"{told('translation.strength', translation.strength)} of "
+            f"{told('translation.steps', translation.steps)} is no step: make one of them larger"
+        )
+    if settings.propagation.patch % 2 == 0:
+        raise ConfigError(
+            f"{told('propagation.patch', settings.propagation.patch)} is not allowed: give an odd "
+            "number"
+        )
+    kinds = list(control.type)
+    networks = settings.models.controlnet
+    count = f"one value or {len(kinds)}" if len(kinds) > 1 else "one value"
+    for key, values in (
+        ("control.scale", control.scale),
+        ("control.source", control.source),
+        ("models.controlnet", networks),
+    ):
+        if len(values) not in (1, len(kinds)):
+            raise ConfigError(
+                f"{told(key, list(values))} does not go with {told('control.type', kinds)}: give "
+                f"{count}"
+            )
+    if len(kinds) > 1 and len(networks) == 1 and networks[0]:
+        raise ConfigError(
+            f"{told('models.controlnet', networks[0])} does not go with "
+            f"{told('control.type', kinds)}: name a ControlNet for each, in a list"
+        )
+
+
+def toml_value(key: str, value: Any) -> Any:
+    """What a checked value, which may be text, is called in a ``config.toml``."""
+    tree = _tree({key: value}).model_dump(mode="json")
+    section, _, name = key.rpartition(".")
+    return tree[section][name] if section else tree[name]
 
 
 def to_toml(settings: Settings) -> str:

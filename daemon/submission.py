@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import TypeAdapter
-
-from daemon.config import Layer, checked, keys
+from daemon.config import Layer, checked, toml_value
 from daemon.folder_scan import CLIP_SUFFIXES, PROMPT_SUFFIX, SETTINGS_SUFFIX, Ignored
 from daemon.job_settings import PRIORITY, job_settings
 from daemon.printable import printable
@@ -90,14 +88,11 @@ class Submission:
             ConfigError: an unknown key or a bad value.
         """
         values = dict(self.values)
-        fields = dict(keys())
         checked(Layer("--set", values, typed=False))
         lines = [] if self.priority is None else [f"{PRIORITY} = {self.priority}"]
         for key, value in values.items():
             # What the command line has is text; in the file it has the type of its key.
-            kind: Any = fields[key].annotation
-            typed = TypeAdapter[Any](kind).validate_python(value)
-            lines.append(f"{key} = {json.dumps(typed, ensure_ascii=False)}")
+            lines.append(f"{key} = {json.dumps(toml_value(key, value), ensure_ascii=False)}")
         return "".join(f"{line}\n" for line in lines).encode() if lines else None
 
     def put(self, inbox: Path) -> str:

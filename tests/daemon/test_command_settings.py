@@ -25,7 +25,7 @@ class TestPrecedence:
         assert settings.translation.warmup_steps == 9  # TOML
         assert settings.translation.steps == 40  # YAML
         assert settings.translation.seed == 3  # --set
-        assert settings.control.type == "depth"  # --control-type
+        assert settings.control.type == ("depth",)  # --control-type
 
     def test_an_option_beats_set(self) -> None:
         settings, _ = gather_settings(None, None, ("translation.seed=3",), seed=4)
@@ -47,7 +47,11 @@ class TestSet:
         [
             ("key_frames.batch_size=6", "key_frames", "batch_size", 6),
             (" key_frames.batch_size = 6 ", "key_frames", "batch_size", 6),
-            ("control.scale=.5", "control", "scale", 0.5),
+            ("control.scale=.5", "control", "scale", (0.5,)),
+            ("control.type=hed,depth", "control", "type", ("hed", "depth")),
+            ('control.type=["depth"]', "control", "type", ("depth",)),
+            ('models.loras=["a.safetensors:0.8"]', "models", "loras", ("a.safetensors:0.8",)),
+            ("models.controlnet=a", "models", "controlnet", ("a",)),
             ("output.comparison=false", "output", "comparison", False),
             ("constraints.optimized_levels=[0, 1]", "constraints", "optimized_levels", (0, 1)),
             ("prompts.added=", "prompts", "added", ""),

@@ -1,9 +1,10 @@
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from daemon.config import Layer, allowed, checked, keys, merge, read_toml, to_toml
+from daemon.config import Layer, allowed, checked, keys, merge, read_toml, to_toml, toml_value
 from daemon.settings import Settings
 from fresco_core.errors import ConfigError
 from tests.conftest import ROOT
@@ -102,7 +103,7 @@ class TestBadValues:
 
     def test_a_whole_number_may_stand_for_a_number(self) -> None:
         layer = checked(Layer("x", {"control.scale": 1}))
-        assert merge(layer).control.scale == 1.0
+        assert merge(layer).control.scale == (1.0,)
 
     def test_ends_of_the_range_are_allowed(self) -> None:
         for size in (3, 16):
@@ -120,6 +121,108 @@ class TestBadValues:
     def test_values_that_exclude_each_other(self, values: dict[str, object]) -> None:
         with pytest.raises(ConfigError, match=r"\(my\.toml\) .*\(default\)|\(default\) .*my\.toml"):
             merge(checked(Layer("my.toml", values)))
+
+
+class TestOneOrAList:
+    """Keys that hold one value for all ControlNets, or a list of one for each."""
+
+    def test_one_value_is_written_as_such(self) -> None:
+        settings = merge(checked(Layer("x", {"control.type": "depth", "control.scale": 1})))
+        assert settings.control.type == ("depth",)
+        assert settings.control.scale == (1.0,)
+        assert '\ntype = "depth"\nscale = 1.0\n'.replace("\n", "") in re.sub(
+            r"(?m)^#.*\n|\n", "", to_toml(settings)
+        )
+
+    def test_lists(self, tmp_path: Path) -> None:
+        values = {
+            "control.type": ["hed", "depth"],
+            "control.scale": [0.7, 0.3],
+            "models.controlnet": ["a/b", ""],
+            "control.source": "local",
+        }
+        settings = merge(checked(Layer("x", values)))
+        assert settings.control.type == ("hed", "depth")
+        assert settings.control.scale == (0.7, 0.3)
+        assert settings.models.controlnet == ("a/b", "")
+        file = tmp_path / "config.toml"
+        file.write_text(to_toml(settings))
+        assert merge(read_toml(file)) == settings
+
+    @pytest.mark.parametrize(
+        ("key", "value", "range_"),
+        [
+            ("control.type", ["hed", "lineart"], "hed or canny or depth, or a list of them"),
+            ("control.type", [], "hed or canny or depth"),
+            ("control.scale", [0.5, 3], "a number, 0 to 2, or a list of them"),
+            ("control.scale", "0.5,x", "a number, 0 to 2"),
+            ("models.controlnet", [1], "a text, or a list of texts"),
+            ("models.loras", "a.safetensors", "a list of texts"),
+            ("propagation.poisson_weights", [1, 2], "a list of three numbers"),
+        ],
+    )
+    def test_are_refused_with_the_range(self, key: str, value: object, range_: str) -> None:
+        assert range_ in refusal({key: value})
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            (
+                {"control.type": ["hed", "depth"], "control.scale": [0.5, 0.5, 0.5]},
+                'control.scale = [0.5, 0.5, 0.5] (my.toml) does not go with control.type = ["hed", '
+                '"depth"] (my.toml): give one value or 2',
+            ),
+            (
+                {"control.scale": [0.5, 0.5]},
+                'with control.type = ["hed"] (default): give one value',
+            ),
+            ({"control.source": ["a", "b"]}, 'control.source = ["a", "b"] (my.toml)'),
+            ({"models.controlnet": ["a", "b"]}, 'models.controlnet = ["a", "b"] (my.toml)'),
+            (
+                {"control.type": ["hed", "depth"], "models.controlnet": "a"},
+                'models.controlnet = "a" (my.toml) does not go with control.type = ["hed", "depth"]'
+                " (my.toml): name a ControlNet for each, in a list",
+            ),
+        ],
+    )
+    def test_lists_that_do_not_go_together(self, values: dict[str, object], expected: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            merge(checked(Layer("my.toml", values)))
+        assert str(error.value).endswith(expected) or str(error.value).startswith(expected)
+
+    def test_text_of_the_command_line(self) -> None:
+        assert toml_value("control.type", "hed, depth") == ["hed", "depth"]
+        assert toml_value("control.scale", "0.5") == 0.5
+        assert toml_value("control.scale", "0.5,1") == [0.5, 1.0]
+        assert toml_value("models.controlnet", "a,b") == "a,b"  # a path may have a comma
+        assert toml_value("models.loras", ["a:0.5"]) == ["a:0.5"]
+        assert toml_value("devices", "cpu") == "cpu"
+
+
+class TestStrength:
+    """Two ways to say how far a result may go from its input; the last one said counts."""
+
+    def test_decides_where_one_source_has_both(self) -> None:
+        settings = merge(
+            Layer("a", {"translation.strength": 0.5, "translation.warmup_steps": 90}),
+            Layer("b", {"translation.seed": 1}),
+        )
+        assert settings.translation.strength == 0.5  # and warmup_steps = 90 of 20 is no mistake
+
+    def test_gives_way_to_warmup_steps_of_a_later_source(self) -> None:
+        early = Layer("a", {"translation.strength": 0.5})
+        assert merge(early, Layer("b", {"translation.warmup_steps": 5})).translation.strength == 0
+        both = Layer("b", {"translation.warmup_steps": 5, "translation.strength": 0.6})
+        assert merge(early, both).translation.strength == 0.6
+
+    def test_of_no_step(self) -> None:
+        with pytest.raises(ConfigError, match=r"= 0\.02 \(a\) of translation\.steps = 20 \(def"):
+            merge(Layer("a", {"translation.strength": 0.02}))
+
+
+def test_a_patch_has_a_middle() -> None:
+    with pytest.raises(ConfigError, match=r"propagation\.patch = 4 \(a\) .*odd number"):
+        merge(Layer("a", {"propagation.patch": 4}))
 
 
 class TestReadToml:
@@ -159,4 +262,4 @@ def test_a_later_layer_goes_first() -> None:
         Layer("b", {"translation.seed": 2}),
     )
     assert settings.translation.seed == 2
-    assert settings.control.type == "depth"
+    assert settings.control.type == ("depth",)
