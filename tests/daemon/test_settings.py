@@ -28,6 +28,7 @@ class TestFingerprint:
                 "output.folder",
                 "control.device",
                 "models.offline",
+                "propagation.processes",
                 "limits.max_pixels",
                 "clips.on_truncated",
             }
