@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,7 @@ import yaml
 from daemon.config import Layer, checked
 from fresco_core.errors import ConfigError
 
-# Set for every clip from the folders given on the command line.
-PER_CLIP = frozenset({"file_path", "video_path", "save_path", "prompt"})
-
+# A key that stands for one of ours; others are in `_settings`.
 SETTING: Mapping[str, str] = {
     "mininterv": "key_frames.min_interval",
     "maxinterv": "key_frames.max_interval",
@@ -26,38 +24,51 @@ SETTING: Mapping[str, str] = {
     "use_controlnet": "control.enabled",
     "controlnet_type": "control.type",
     "cond_scale": "control.scale",
+    "use_freeu": "freeu.enabled",
     "end_opt_step": "constraints.optimization_end",
     "use_salinecy": "constraints.background_smoothing",
+    "max_process": "propagation.processes",
 }
 
-# Changes no result.
-IGNORED = frozenset({"max_process"})
-
-# Keys this version has nothing for: what happens instead, and when that makes no difference.
-UNSUPPORTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "use_freeu": ("FreeU stays off", lambda value: not value),
-    "gmflow_path": ("the flow is that of [flow] model", lambda value: not value),
-    "sod_path": ("what is background is told by its motion", lambda value: not value),
-    "run_ebsynth": (
-        "all frames are written; keys/ holds the key frames",
-        lambda value: bool(value),
-    ),
+# Weights of a network: the setting that names the file, and the one that chooses the network.
+NETWORKS: Mapping[str, tuple[str, str, str]] = {
+    "gmflow_path": ("flow.weights", "flow.model", "gmflow"),
+    "sod_path": ("saliency.weights", "saliency.model", "egnet"),
 }
-SWITCHES = frozenset({"use_freeu", "run_ebsynth"})
+
+# Whether all frames are made: the name is older than our own propagation.
+RUN_EBSYNTH = "run_ebsynth"
+
+# The one clip that a file was written for: what `BaseConfig` has of it.
+OF_CLIP: Mapping[str, str] = {
+    "file_path": "clip",
+    "video_path": "clip",
+    "save_path": "output",
+    "prompt": "prompt",
+}
+
+# As the published code reads a prompt; it has no key for that.
+AS_PUBLISHED: Mapping[str, Any] = {"prompts.syntax": "literal"}
+
+KEYS = (*SETTING, *NETWORKS, RUN_EBSYNTH, *OF_CLIP)
 
 
 @dataclass(frozen=True)
 class BaseConfig:
     """What an old YAML job file says: settings, and the one clip it was written for.
 
-    ``warnings``: one line each. ``clip``, ``output``: relative paths are those of the working
-    folder, as they were for the published script. None: the file has no such key.
+    Attributes:
+        layer: the settings.
+        warnings: one line each.
+        clip, output: relative paths are those of the working folder, as they were for the
+            published script. None: the file has no such key, or an empty one.
+        prompt: the same.
     """
 
     layer: Layer
     warnings: tuple[str, ...] = ()
-    clip: Path | None = None  # file_path, or video_path
-    output: Path | None = None  # save_path
+    clip: Path | None = None
+    output: Path | None = None
     prompt: str | None = None
 
 
@@ -67,6 +78,28 @@ def read_base_config(path: Path) -> BaseConfig:
     Raises:
         ConfigError: the file cannot be read or is not YAML; an unknown key or a bad value.
     """
+    content = _read(path)
+    for key in content:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0)
+            raise ConfigError(f"{path}: {key}: no such key; did you mean {near[0]}?")
+    values = dict(AS_PUBLISHED)
+    for key, value in content.items():
+        values.update(_settings(path, key, value))
+    of_clip: dict[str, str] = {}
+    for key, name in OF_CLIP.items():
+        text = _text(path, key, content.get(key))
+        if text:
+            of_clip.setdefault(name, text)
+    return BaseConfig(
+        Layer(str(path), values),
+        clip=Path(of_clip["clip"]) if "clip" in of_clip else None,
+        output=Path(of_clip["output"]) if "output" in of_clip else None,
+        prompt=of_clip.get("prompt"),
+    )
+
+
+def _read(path: Path) -> dict[Any, Any]:
     try:
         content = yaml.safe_load(path.read_bytes())
     except OSError as error:
@@ -74,63 +107,43 @@ def read_base_config(path: Path) -> BaseConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if content is None:
-        content = {}
+        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected lines of the form key: value")
-
-    values: dict[str, Any] = {}
-    unsupported: list[str] = []
-    for key, value in content.items():
-        if key in SETTING:
-            values[SETTING[key]] = _value(path, key, value)
-        elif key in SWITCHES and not isinstance(value, bool):
-            shown = json.dumps(value, default=str)
-            raise ConfigError(f"{path}: {key} = {shown} is not allowed: give true or false")
-        elif key in UNSUPPORTED:
-            instead, makes_no_difference = UNSUPPORTED[key]
-            if not makes_no_difference(value):
-                unsupported.append(f"{key} ({instead})")
-        elif key not in PER_CLIP | IGNORED:
-            names = [*SETTING, *UNSUPPORTED, *PER_CLIP, *IGNORED]
-            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0)
-            raise ConfigError(f"{path}: {key}: no such key; did you mean {near[0]}?")
-    warnings = (
-        (f"{path}: not supported in this version: {', '.join(unsupported)}",) if unsupported else ()
-    )
-    clip = _text(path, content, "file_path") or _text(path, content, "video_path")
-    output = _text(path, content, "save_path")
-    return BaseConfig(
-        Layer(str(path), values),
-        warnings,
-        clip=None if clip is None else Path(clip),
-        output=None if output is None else Path(output),
-        prompt=_text(path, content, "prompt"),
-    )
+    return content
 
 
-def _text(path: Path, content: Mapping[Any, Any], key: str) -> str | None:
-    """A text of the one clip; None where there is none, or an empty one.
+def _settings(path: Path, key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Our settings for one key, checked; errors name the YAML's own key."""
+    if key in SETTING:
+        if key == "num_warmup_steps" and isinstance(value, int):
+            value = max(value, -1)  # any negative number means: from pure noise
+        if key == "controlnet_type" and isinstance(value, str):
+            value = value.lower()
+        try:
+            checked(Layer(str(path), {SETTING[key]: value}))
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(SETTING[key], key, 1)) from None
+        yield SETTING[key], value
+    elif key in NETWORKS:
+        file, model, network = NETWORKS[key]
+        if text := _text(path, key, value):
+            yield file, text
+            yield model, network
+    elif key == RUN_EBSYNTH:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{path}: {_told(key, value)} is not allowed: give true or false")
+        yield "output.frames", "all" if value else "keys"
 
-    Raises:
-        ConfigError: it is no text.
-    """
-    value = content.get(key)
-    if value is None or value == "":
-        return None
+
+def _text(path: Path, key: str, value: Any) -> str:
+    """A text; empty where there is none."""
+    if value is None:
+        return ""
     if not isinstance(value, str):
-        shown = json.dumps(value, default=str)
-        raise ConfigError(f"{path}: {key} = {shown} is not allowed: give text")
+        raise ConfigError(f"{path}: {_told(key, value)} is not allowed: give text")
     return value
 
 
-def _value(path: Path, key: str, value: Any) -> Any:
-    """The value as our settings want it, checked; errors name the YAML's own key."""
-    if key == "num_warmup_steps" and isinstance(value, int):
-        value = max(value, -1)  # any negative number means: from pure noise
-    if key == "controlnet_type" and isinstance(value, str):
-        value = value.lower()
-    try:
-        checked(Layer(str(path), {SETTING[key]: value}))
-    except ConfigError as error:
-        raise ConfigError(str(error).replace(SETTING[key], key, 1)) from None
-    return value
+def _told(key: str, value: Any) -> str:
+    return f"{key} = {json.dumps(value, default=str)}"

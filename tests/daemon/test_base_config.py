@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.base_config import IGNORED, PER_CLIP, SETTING, UNSUPPORTED, read_base_config
-from daemon.config import merge
+from daemon.base_config import AS_PUBLISHED, KEYS, read_base_config
+from daemon.config import Layer, merge
 from daemon.settings import Settings
 from fresco_core.errors import ConfigError
 from tests.conftest import ROOT
@@ -14,6 +14,9 @@ def read(tmp_path: Path, text: str) -> tuple[Settings, tuple[str, ...]]:
     file.write_text(text)
     job = read_base_config(file)
     return merge(job.layer), job.warnings
+
+
+EMPTY = merge(Layer("as published", AS_PUBLISHED))  # what a file without keys gives
 
 
 def refusal(tmp_path: Path, text: str) -> str:
@@ -34,11 +37,21 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("num_warmup_steps: -5", "translation.warmup_steps", -1),
         ("sd_path: some/model", "models.base", "some/model"),
         ("use_controlnet: false", "control.enabled", False),
-        ("controlnet_type: depth", "control.type", "depth"),
-        ("controlnet_type: HED", "control.type", "hed"),
-        ("cond_scale: 1", "control.scale", 1.0),
+        ("controlnet_type: depth", "control.type", ("depth",)),
+        ("controlnet_type: HED", "control.type", ("hed",)),
+        ("cond_scale: 1", "control.scale", (1.0,)),
         ("end_opt_step: 12", "constraints.optimization_end", 12),
+        ("controlnet_type: [hed, depth]", "control.type", ("hed", "depth")),
         ("use_salinecy: false", "constraints.background_smoothing", False),
+        ("use_freeu: true", "freeu.enabled", True),
+        ("gmflow_path: ./model/gmflow.pth", "flow.weights", "./model/gmflow.pth"),
+        ("gmflow_path: ./model/gmflow.pth", "flow.model", "gmflow"),
+        ("sod_path: ./model/epoch_resnet.pth", "saliency.weights", "./model/epoch_resnet.pth"),
+        ("sod_path: ./model/epoch_resnet.pth", "saliency.model", "egnet"),
+        ("run_ebsynth: false", "output.frames", "keys"),
+        ("run_ebsynth: true", "output.frames", "all"),
+        ("max_process: 4", "propagation.processes", 4),
+        ("seed: 0", "prompts.syntax", "literal"),
     ],
 )
 def test_key_takes_effect(tmp_path: Path, line: str, key: str, value: object) -> None:
@@ -48,33 +61,9 @@ def test_key_takes_effect(tmp_path: Path, line: str, key: str, value: object) ->
     assert not warnings
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "use_freeu: true",
-        "gmflow_path: ./model/gmflow_sintel-0c07dcb3.pth",
-        "sod_path: ./model/epoch_resnet.pth",
-        "run_ebsynth: false",
-    ],
-)
-def test_unsupported_key_is_named(tmp_path: Path, line: str) -> None:
-    settings, warnings = read(tmp_path, line)
-    assert settings == Settings()
-    assert len(warnings) == 1
-    assert line.partition(":")[0] in warnings[0]
-
-
-def test_unsupported_keys_share_one_line(tmp_path: Path) -> None:
-    _, warnings = read(tmp_path, "use_freeu: true\nsod_path: a.pth\ngmflow_path: b.pth\n")
-    (warning,) = warnings
-    assert all(key in warning for key in ("job.yaml", "use_freeu", "sod_path", "gmflow_path"))
-
-
-def test_per_clip_keys_are_left_to_the_clip(tmp_path: Path) -> None:
-    settings, warnings = read(
-        tmp_path, "file_path: a.mp4\nvideo_path: a.mp4\nsave_path: out/\nprompt: a car\n"
-    )
-    assert (settings, warnings) == (Settings(), ())
+@pytest.mark.parametrize("line", ["gmflow_path:", "sod_path: ''", "file_path:", "prompt: ''"])
+def test_an_empty_path_says_nothing(tmp_path: Path, line: str) -> None:
+    assert read(tmp_path, line) == (EMPTY, ())
 
 
 def test_the_clip_a_file_was_written_for(tmp_path: Path) -> None:
@@ -98,7 +87,28 @@ def test_every_key_of_the_published_code_is_known() -> None:
         "controlnet_type cond_scale use_freeu batch_size num_inference_steps num_warmup_steps "
         "end_opt_step run_ebsynth max_process gmflow_path sod_path use_salinecy video_path"
     )
-    assert set(keys.split()) == {*SETTING, *UNSUPPORTED, *PER_CLIP, *IGNORED}
+    assert sorted(keys.split()) == sorted(KEYS)
+
+
+def test_every_key_takes_effect(tmp_path: Path) -> None:
+    """Each changes the settings, or what a run takes from the file."""
+    lines = """
+        mininterv: 2|maxinterv: 9|batch_size: 5|seed: 1|num_inference_steps: 30
+        num_warmup_steps: 2|sd_path: a/b|use_controlnet: false|controlnet_type: canny
+        cond_scale: 1.0|use_freeu: true|end_opt_step: 9|run_ebsynth: false|max_process: 2
+        gmflow_path: a.pth|sod_path: b.pth|use_salinecy: false|file_path: a.mp4|video_path: a.mp4
+        save_path: out|prompt: a car
+    """.replace("\n", "|").split("|")
+    told = [line.strip() for line in lines if line.strip()]
+    assert sorted(line.partition(":")[0] for line in told) == sorted(KEYS)
+    file = tmp_path / "job.yaml"
+    file.write_text("")
+    nothing = read_base_config(file)
+    for line in told:
+        file.write_text(line)
+        job = read_base_config(file)
+        of_clip = (job.clip, job.output, job.prompt) != (None, None, None)
+        assert of_clip or merge(job.layer) != merge(nothing.layer), line
 
 
 def test_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
@@ -123,16 +133,14 @@ def test_bad_value_is_refused_by_its_yaml_name(tmp_path: Path) -> None:
         ('cond_scale: "0.7"', "a number, 0 to 2"),
         ('use_controlnet: "false"', "true or false"),
         ('use_freeu: "false"', "true or false"),
+        ('max_process: "4"', "a whole number, 0 to 4096"),
+        ("gmflow_path: true", "text"),
         ("run_ebsynth: 1", "true or false"),
     ],
 )
 def test_value_of_another_type_is_refused(tmp_path: Path, line: str, allowed: str) -> None:
     message = refusal(tmp_path, line)
     assert f"job.yaml: {line.replace(':', ' =')} is not allowed: give {allowed}" in message
-
-
-def test_number_of_processes_changes_nothing(tmp_path: Path) -> None:
-    assert read(tmp_path, "max_process: 4") == (Settings(), ())
 
 
 @pytest.mark.parametrize(
@@ -144,8 +152,8 @@ def test_not_a_job_file(tmp_path: Path, text: str) -> None:
     assert "\n" not in message
 
 
-def test_empty_file_changes_nothing(tmp_path: Path) -> None:
-    assert read(tmp_path, "") == (Settings(), ())
+def test_empty_file_changes_only_how_prompts_are_read(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == (EMPTY, ())
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,6 @@ class TestPrecedence:
         (tmp_path / "config.toml").write_text("[translation]\nseed = 8\n")
         assert gather_settings(None, None)[0].translation.seed == 8
 
-    def test_warnings_of_the_yaml_come_through(self, tmp_path: Path) -> None:
-        (tmp_path / "job.yaml").write_text("use_freeu: true\n")
-        _, warnings = gather_settings(None, tmp_path / "job.yaml")
-        assert "use_freeu" in warnings[0]
-
 
 class TestSet:
     @pytest.mark.parametrize(
