@@ -5,6 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fresco_core import hub
+from fresco_core.adapter_files import (
+    EMBEDDING,
+    LORA,
+    EmbeddingSource,
+    FileKind,
+    LoraSource,
+    fetch_file,
+    locate_file,
+)
 from fresco_core.checkpoint import PICKLES, file_names, tensor_shapes, weight_files
 from fresco_core.errors import FrescodError, ModelsError
 
@@ -69,14 +78,21 @@ def missing_models(
     base: str,
     *,
     vae: str | None = None,
-    controlnet: str | None = None,
+    controlnets: Sequence[str] = (),
+    loras: Sequence[str] = (),
+    embeddings: Sequence[str] = (),
     base_config: str | None = None,
 ) -> list[str]:
     """What loading offline would find missing or damaged; one line each, with the remedy."""
     problems = []
-    for source, kind in _sources(base, vae, controlnet, base_config):
+    for source, kind in _base_sources(base, vae, controlnets, base_config):
         try:
             locate(source, kind, offline=True)
+        except FrescodError as error:
+            problems.append(str(error))
+    for text, file_kind in _adapter_texts(loras, embeddings):
+        try:
+            locate_file(_adapter_source(text, file_kind), file_kind, offline=True)
         except FrescodError as error:
             problems.append(str(error))
     return problems
@@ -86,7 +102,9 @@ def fetch_models(
     base: str,
     *,
     vae: str | None = None,
-    controlnet: str | None = None,
+    controlnets: Sequence[str] = (),
+    loras: Sequence[str] = (),
+    embeddings: Sequence[str] = (),
     base_config: str | None = None,
 ) -> None:
     """Download what loading offline would find missing in the hub's cache.
@@ -94,15 +112,19 @@ def fetch_models(
     Raises:
         ModelsError: the hub cannot be reached or has no such model; a local path is wrong.
     """
-    for source, kind in _sources(base, vae, controlnet, base_config):
+    for source, kind in _base_sources(base, vae, controlnets, base_config):
         locate(source, kind, offline=False)
+    for text, file_kind in _adapter_texts(loras, embeddings):
+        locate_file(_adapter_source(text, file_kind), file_kind, offline=False)
 
 
 def pull_models(
     base: str,
     *,
     vae: str | None = None,
-    controlnet: str | None = None,
+    controlnets: Sequence[str] = (),
+    loras: Sequence[str] = (),
+    embeddings: Sequence[str] = (),
     base_config: str | None = None,
 ) -> list[Path]:
     """Bring every model named by a hub id up to date in the hub's cache; only the files needed.
@@ -113,22 +135,38 @@ def pull_models(
     Raises:
         ModelsError: the hub cannot be reached or has no such model; a local path is wrong.
     """
-    return [
+    places = [
         _fetch(source, kind) if _is_on_hub(source) else locate(source, kind, offline=True)
-        for source, kind in _sources(base, vae, controlnet, base_config)
+        for source, kind in _base_sources(base, vae, controlnets, base_config)
+    ]
+    return places + [
+        fetch_file(_adapter_source(text, file_kind), file_kind)
+        for text, file_kind in _adapter_texts(loras, embeddings)
     ]
 
 
-def _sources(
-    base: str, vae: str | None, controlnet: str | None, base_config: str | None
+def _base_sources(
+    base: str, vae: str | None, controlnets: Sequence[str], base_config: str | None
 ) -> Iterator[tuple[str, Kind]]:
     yield base, BASE if vae is None else BASE_WITHOUT_VAE
     if Path(base).expanduser().is_file():
         yield base_config or DEFAULT_BASE_CONFIG, BASE_CONFIG
     if vae is not None:
         yield vae, VAE
-    if controlnet is not None:
+    for controlnet in dict.fromkeys(controlnets):
         yield controlnet, CONTROLNET
+
+
+def _adapter_texts(
+    loras: Sequence[str], embeddings: Sequence[str]
+) -> Iterator[tuple[str, FileKind]]:
+    yield from ((text, LORA) for text in loras)
+    yield from ((text, EMBEDDING) for text in embeddings)
+
+
+def _adapter_source(text: str, kind: FileKind) -> str:
+    parse = LoraSource.parse if kind is LORA else EmbeddingSource.parse
+    return parse(text).source
 
 
 def _is_on_hub(source: str) -> bool:

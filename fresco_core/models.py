@@ -1,9 +1,9 @@
-"""Load the networks of the method: base model, VAE, ControlNet."""
+"""Load the networks of the method: base model, VAE, ControlNets, LoRAs and embeddings."""
 
 import inspect
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from fresco_core.architecture import SD15, check_base, check_controlnet, check_vae, hint_widths
+from fresco_core.architecture import SD15, hint_widths
 from fresco_core.checkpoint import (
     file_names,
     read_config,
@@ -33,17 +33,8 @@ from fresco_core.checkpoint import (
     weight_name,
 )
 from fresco_core.errors import ModelsError
-from fresco_core.model_files import (
-    BASE,
-    BASE_CONFIG,
-    BASE_WITHOUT_VAE,
-    CONTROLNET,
-    DEFAULT_BASE_CONFIG,
-    VAE,
-    locate,
-    missing_models,
-    pull_models,
-)
+from fresco_core.model_files import missing_models, pull_models
+from fresco_core.model_set import find_models
 
 __all__ = ["DiffusionModels", "load_diffusion_models", "missing_models", "pull_models"]
 
@@ -52,15 +43,17 @@ __all__ = ["DiffusionModels", "load_diffusion_models", "missing_models", "pull_m
 class DiffusionModels:
     """The networks of one process, frozen, in evaluation mode, on one device.
 
-    ``scheduler`` carries the base model's noise schedule; ``base_name`` is what the base model was
-    asked for by (prompt templates depend on it). Load once and hand on: nothing is cached here.
+    LoRAs are part of ``unet`` and ``text_encoder``, embeddings of ``text_encoder`` and
+    ``tokenizer``. ``scheduler`` carries the base model's noise schedule; ``base_name`` is what the
+    base model was asked for by (prompt templates depend on it). Load once and hand on: nothing is
+    cached here.
     """
 
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    controlnet: ControlNetModel | None
+    controlnets: tuple[ControlNetModel, ...]
     scheduler: DDPMScheduler
     device: torch.device
     dtype: torch.dtype
@@ -71,13 +64,15 @@ def load_diffusion_models(
     base: str,
     *,
     vae: str | None = None,
-    controlnet: str | None = None,
+    controlnets: Sequence[str] = (),
+    loras: Sequence[str] = (),
+    embeddings: Sequence[str] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     base_config: str | None = None,
     offline: bool = False,
 ) -> DiffusionModels:
-    """Load base model, VAE and ControlNet, each from a hub id, a folder or a ``.safetensors`` file.
+    """Load the models, each from a hub id, a folder or a ``.safetensors`` file.
 
     Everything that can be told from configurations and file headers is checked before any weights
     are read. Pickled weights (``.bin``, ``.ckpt``) are never opened; no safety checker is loaded.
@@ -85,7 +80,11 @@ def load_diffusion_models(
     Args:
         base: base model of the Stable Diffusion 1.5 kind. A single file is in the original layout.
         vae: VAE that takes the place of the base model's own; None keeps that.
-        controlnet: ControlNet in diffusers or original layout; None loads none.
+        controlnets: ControlNets in diffusers or original layout.
+        loras: each ``source`` or ``source:weight``, in kohya's or diffusers' format; they become
+            part of the base model.
+        embeddings: textual inversions, each ``source`` or ``word=source``. The word stands for it
+            in prompts; without one it is the name in the file, or else the file's own.
         device: where the networks are put.
         dtype: ``torch.float16``, ``torch.bfloat16`` or ``torch.float32``.
         base_config: for a single-file base model: folder or hub id of a diffusers model with the
@@ -98,45 +97,33 @@ def load_diffusion_models(
             and the remedy.
     """
     device = torch.device(device)
-    base_kind = BASE if vae is None else BASE_WITHOUT_VAE
-    base_place = locate(base, base_kind, offline)
-    if base_place.is_dir():
-        config_folder = base_place
-    else:
-        config_folder = locate(base_config or DEFAULT_BASE_CONFIG, BASE_CONFIG, offline)
-        if config_folder.is_file():
-            raise ModelsError(f"base_config {base_config} is a file: name a folder or a hub id")
-    vae_place = None if vae is None else locate(vae, VAE, offline)
-    controlnet_place = None if controlnet is None else locate(controlnet, CONTROLNET, offline)
-
-    unet_config = check_base(base_place, config_folder)
-    if vae_place is not None and vae_place.is_dir():
-        check_vae(vae_place / "config.json")
-    if controlnet_place is not None:
-        check_controlnet(controlnet_place, unet_config)
-
+    found = find_models(
+        base,
+        vae=vae,
+        controlnets=controlnets,
+        loras=loras,
+        embeddings=embeddings,
+        base_config=base_config,
+        offline=offline,
+    )
     with _quiet():
-        own_vae = vae_place is None
-        if base_place.is_dir():
-            parts = _base_from_folder(base_place, dtype, with_vae=own_vae)
+        own_vae = found.vae is None
+        if found.base.is_dir():
+            parts = _base_from_folder(found.base, dtype, with_vae=own_vae)
         else:
-            parts = _base_from_file(base_place, config_folder, dtype, with_vae=own_vae)
-        if vae_place is not None:
-            parts["vae"] = _vae(vae_place, config_folder, dtype)
-        control_network = None
-        if controlnet_place is not None:
-            control_network = _controlnet(controlnet_place, unet_config, dtype)
-        scheduler = DDPMScheduler.from_config(
-            DDPMScheduler.load_config(config_folder / "scheduler")
-        )
-        tokenizer = _tokenizer(config_folder / "tokenizer")
+            parts = _base_from_file(found.base, found.config, dtype, with_vae=own_vae)
+        if found.vae is not None:
+            parts["vae"] = _vae(found.vae, found.config, dtype)
+        control_networks = [_controlnet(place, found.unet, dtype) for place in found.controlnets]
+        scheduler = DDPMScheduler.from_config(DDPMScheduler.load_config(found.config / "scheduler"))
+        tokenizer = _tokenizer(found.config / "tokenizer")
 
     return DiffusionModels(
         tokenizer=tokenizer,
         text_encoder=_freeze(parts["text_encoder"], device, dtype),
         unet=_freeze(parts["unet"], device, dtype),
         vae=_freeze(parts["vae"], device, dtype),
-        controlnet=None if control_network is None else _freeze(control_network, device, dtype),
+        controlnets=tuple(_freeze(network, device, dtype) for network in control_networks),
         scheduler=scheduler,
         device=device,
         dtype=dtype,

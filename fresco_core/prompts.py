@@ -72,7 +72,12 @@ def cut_off(tokenizer: Any, text: str) -> str:
 
 
 def encode_prompts(
-    tokenizer: Any, text_encoder: Any, positive: Sequence[str], negative: Sequence[str]
+    tokenizer: Any,
+    text_encoder: Any,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    *,
+    weights: bool = True,
 ) -> Tensor:
     """Embeddings for classifier-free guidance: those of all negative prompts, then the positive.
 

@@ -64,7 +64,9 @@ def by_hand(clip: Path, settings: Settings, model: tuple[Path, Path]) -> tuple[F
     resolution = settings.key_frames.resolution
     with ClipReader(plan.info) as reader:
         frames = np.stack([resize_frame(frame, resolution) for frame in reader])
-    models = load_diffusion_models(str(base), vae=None, controlnet=str(controlnet), device="cpu")
+    models = load_diffusion_models(
+        str(base), vae=None, controlnets=(str(controlnet),), device="cpu"
+    )
     flow = load_flow("dis")
     translator = FrescoTranslator(models, flow, translation_options(settings))
     draw = partial(load_detector("canny"), options=map_options(settings))

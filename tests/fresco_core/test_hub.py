@@ -25,7 +25,7 @@ def test_a_hub_model_not_in_the_cache_names_the_command_that_fetches_it(
     tiny: tuple[Path, Path], fake_cache: dict[str, Path], offline: bool
 ) -> None:
     with pytest.raises(ModelsError, match=r"someone/else.*frescod models pull") as caught:
-        load_diffusion_models(str(tiny[0]), controlnet="someone/else", offline=offline)
+        load_diffusion_models(str(tiny[0]), controlnets=("someone/else",), offline=offline)
     assert ("no connection" in str(caught.value)) == (not offline)
 
 
@@ -37,7 +37,7 @@ def test_a_half_downloaded_hub_model_is_missing(base: Path, fake_cache: dict[str
 
 
 def test_missing_models_lists_each(tiny: tuple[Path, Path], fake_cache: dict[str, Path]) -> None:
-    problems = missing_models("some/base", vae=str(tiny[0] / "vae"), controlnet="/no/control")
+    problems = missing_models("some/base", vae=str(tiny[0] / "vae"), controlnets=("/no/control",))
     assert [problem.split(" ")[:2] for problem in problems] == [
         ["base", "model"],
         ["ControlNet", "/no/control"],
@@ -95,7 +95,7 @@ def test_pull_downloads_only_the_files_that_are_needed(
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     ]
-    assert pull_models("some/base", controlnet=str(tiny[1])) == [tiny[0], tiny[1]]
+    assert pull_models("some/base", controlnets=(str(tiny[1]),)) == [tiny[0], tiny[1]]
     pull_models("some/base", vae=str(tiny[0] / "vae"))
     assert asked == [kept, [name for name in kept if not name.startswith("vae/")]]
     names.remove("unet/diffusion_pytorch_model.fp16.safetensors")

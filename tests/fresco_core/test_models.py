@@ -24,7 +24,7 @@ from tests.fresco_core import original_layout
 
 @pytest.fixture(scope="module")
 def from_folders(tiny: tuple[Path, Path]) -> DiffusionModels:
-    return load_diffusion_models(str(tiny[0]), controlnet=str(tiny[1]), offline=True)
+    return load_diffusion_models(str(tiny[0]), controlnets=(str(tiny[1]),), offline=True)
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -37,9 +37,14 @@ def assert_same_weights(first: Any, second: Any) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def networks(models: DiffusionModels) -> dict[str, Any]:
+    (controlnet,) = models.controlnets
+    parts = {name: getattr(models, name) for name in ("unet", "vae", "text_encoder")}
+    return parts | {"controlnet": controlnet}
+
+
 def test_folders_give_frozen_networks_and_a_ddpm_schedule(from_folders: DiffusionModels) -> None:
-    for network in ("unet", "vae", "text_encoder", "controlnet"):
-        part = getattr(from_folders, network)
+    for part in networks(from_folders).values():
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     scheduler = from_folders.scheduler
@@ -86,18 +91,17 @@ def test_every_network_has_the_precision_asked_for(
     form: str,
 ) -> None:
     if form == "folder":
-        models = load_diffusion_models(str(tiny[0]), controlnet=str(tiny[1]), dtype=dtype)
+        models = load_diffusion_models(str(tiny[0]), controlnets=(str(tiny[1]),), dtype=dtype)
     else:
         models = load_diffusion_models(
             str(files["base"]),
-            controlnet=str(files["controlnet"]),
+            controlnets=(str(files["controlnet"]),),
             dtype=dtype,
             base_config=str(tiny[0]),
         )
-    for network in ("unet", "vae", "text_encoder", "controlnet"):
-        part = getattr(models, network)
+    for name, part in networks(models).items():
         assert {parameter.dtype for parameter in part.parameters()} == {dtype}
-        assert_same_weights(part, deepcopy(getattr(from_folders, network)).to(dtype))
+        assert_same_weights(part, deepcopy(networks(from_folders)[name]).to(dtype))
     assert models.dtype == dtype
 
 
@@ -128,11 +132,11 @@ def test_single_files_give_the_same_weights_as_folders(
     models = load_diffusion_models(
         str(files["base"]),
         vae=None if own_vae else str(files[layout + "vae"]),
-        controlnet=str(files[layout + "controlnet"]),
+        controlnets=(str(files[layout + "controlnet"]),),
         base_config=str(tiny[0]),
     )
-    for network in ("unet", "vae", "text_encoder", "controlnet"):
-        assert_same_weights(getattr(models, network), getattr(from_folders, network))
+    for name, part in networks(models).items():
+        assert_same_weights(part, networks(from_folders)[name])
     assert models.vae.config.scaling_factor == 0.18215
     text = "a red car"
     assert models.tokenizer(text).input_ids == from_folders.tokenizer(text).input_ids
@@ -289,7 +293,7 @@ def test_a_controlnet_of_another_family_is_refused(
 ) -> None:
     edit(controlnet / "config.json", **changes)
     with pytest.raises(ModelsError, match=message):
-        load_diffusion_models(str(tiny[0]), controlnet=str(controlnet))
+        load_diffusion_models(str(tiny[0]), controlnets=(str(controlnet),))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +326,7 @@ def test_a_wrong_single_file_controlnet_is_refused(
         weights[name] = torch.zeros(shape)
     save_file(weights, tmp_path / "wrong.safetensors")
     with pytest.raises(ModelsError, match=message):
-        load_diffusion_models(str(tiny[0]), controlnet=str(tmp_path / "wrong.safetensors"))
+        load_diffusion_models(str(tiny[0]), controlnets=(str(tmp_path / "wrong.safetensors"),))
 
 
 _INPUT = "model.diffusion_model.input_blocks"
@@ -391,7 +395,7 @@ def test_other_formats_are_never_opened(tiny: tuple[Path, Path], tmp_path: Path,
     path = tmp_path / name
     torch.save({"a": torch.zeros(1)}, path)
     remedy = "fetch it again" if name.endswith("safetensors") else "convert it to .safetensors"
-    for source in ({"vae": str(path)}, {"controlnet": str(path)}):
+    for source in ({"vae": str(path)}, {"controlnets": (str(path),)}):
         with pytest.raises(ModelsError, match=f"{name} .*{remedy}"):
             load_diffusion_models(str(tiny[0]), **source)  # type: ignore[arg-type]
     with pytest.raises(ModelsError, match=f"{name} .*{remedy}"):
@@ -414,7 +418,7 @@ def test_a_single_file_without_configuration_names_the_remedy(
 def test_loading_leaves_the_terminal_alone(
     tiny: tuple[Path, Path], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_diffusion_models(str(tiny[0]), controlnet=str(tiny[1]), dtype=torch.float16)
+    load_diffusion_models(str(tiny[0]), controlnets=(str(tiny[1]),), dtype=torch.float16)
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
 
@@ -423,6 +427,6 @@ def test_a_cached_hub_model_is_used_without_asking(
     tiny: tuple[Path, Path], fake_cache: dict[str, Path], from_folders: DiffusionModels
 ) -> None:
     fake_cache |= {"some/base": tiny[0], "some/vae": tiny[0] / "vae", "some/control": tiny[1]}
-    models = load_diffusion_models("some/base", vae="some/vae", controlnet="some/control")
+    models = load_diffusion_models("some/base", vae="some/vae", controlnets=("some/control",))
     assert_same_weights(models.vae, from_folders.vae)
     assert models.base_name == "some/base"

@@ -14,7 +14,7 @@ from fresco_core.tiny_model import make_tiny_model
 def models(tmp_path_factory):
     base, _ = make_tiny_model(tmp_path_factory.mktemp("model"))
     return load_diffusion_models(
-        str(base), vae=None, controlnet=None, device="cpu", dtype=torch.float32
+        str(base), vae=None, controlnets=(), device="cpu", dtype=torch.float32
     )
 
 

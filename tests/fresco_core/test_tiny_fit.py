@@ -13,7 +13,7 @@ from fresco_core.tiny_model import make_tiny_model
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModels:
     base, controlnet = make_tiny_model(tmp_path_factory.mktemp("tiny"), fitted=True)
-    return load_diffusion_models(str(base), controlnet=str(controlnet))
+    return load_diffusion_models(str(base), controlnets=(str(controlnet),))
 
 
 @pytest.fixture(scope="module")

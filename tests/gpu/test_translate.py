@@ -33,7 +33,12 @@ ARRAYS = ("keys", "carry_latents", "carry_frames", "carry_controls", "previous_c
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> DeviceStage:
     base, controlnet = make_tiny_model(tmp_path_factory.mktemp("model"))
-    models = {"base": str(base), "vae": None, "controlnet": str(controlnet), "base_config": None}
+    models = {
+        "base": str(base),
+        "vae": None,
+        "controlnets": (str(controlnet),),
+        "base_config": None,
+    }
     return DeviceStage(
         device="cuda:0",
         dtype="auto",

@@ -28,7 +28,7 @@ def folders(tmp_path_factory):
 def translator(folders, device: str, dtype: torch.dtype, options: TranslationOptions):
     base, controlnet = folders
     models = load_diffusion_models(
-        str(base), vae=None, controlnet=str(controlnet), device=device, dtype=dtype
+        str(base), vae=None, controlnets=(str(controlnet),), device=device, dtype=dtype
     )
     return FrescoTranslator(models, load_flow("dis", device=device), options)
 

@@ -56,7 +56,7 @@ def models(reference_dir: Path):
     return load_diffusion_models(
         str(reference_dir / "tiny_sd"),
         vae=None,
-        controlnet=str(reference_dir / "tiny_controlnet"),
+        controlnets=(str(reference_dir / "tiny_controlnet"),),
         device="cpu",
         dtype=torch.float32,
     )

@@ -17,7 +17,7 @@ _REL = 1e-5
 def models(reference_dir: Path) -> DiffusionModels:
     return load_diffusion_models(
         str(reference_dir / "tiny_sd"),
-        controlnet=str(reference_dir / "tiny_controlnet"),
+        controlnets=(str(reference_dir / "tiny_controlnet"),),
         offline=True,
     )
 
@@ -70,10 +70,10 @@ def test_schedules(
 
 @torch.no_grad()
 def test_unet_and_controlnet(models: DiffusionModels, arrays: dict[str, Tensor]) -> None:
-    assert models.controlnet is not None
+    (controlnet,) = models.controlnets
     x, embeds = arrays["plain.x"], arrays["plain.embeds"]
     assert_rel(models.unet(x, 701, embeds).sample, arrays["plain.unet"])
-    down, mid = models.controlnet(
+    down, mid = controlnet(
         x, 701, embeds, arrays["plain.control"].float(), conditioning_scale=0.7, return_dict=False
     )
     assert_rel(mid, arrays["plain.control_mid"])
