@@ -51,7 +51,7 @@ def new_translator(
     folders: tuple[Path, Path], dtype: torch.dtype = torch.float32
 ) -> FrescoTranslator:
     base, controlnet = folders
-    models = load_diffusion_models(str(base), controlnet=str(controlnet), dtype=dtype)
+    models = load_diffusion_models(str(base), controlnets=(str(controlnet),), dtype=dtype)
     return FrescoTranslator(models, load_flow("dis"), OPTIONS)
 
 
