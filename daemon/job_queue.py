@@ -69,9 +69,7 @@ class JobQueue:
     def of(cls, jobs: Sequence[Job]) -> Self:
         """These jobs in this order, in a store of the memory."""
         store = JobStore(":memory:")
-        store.arrive(
-            Arrival(job.clip, job.prompt_file, job.settings_file, "", name=job.name) for job in jobs
-        )
+        store.arrive(map(Arrival.of, jobs))
         return cls(store, count=len(jobs))
 
     async def claim(self) -> Job | None:

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from daemon.folder_scan import CLIP_SUFFIXES
 from daemon.job_lookup import spellings
 from daemon.jobs import WAITING, Arrival, JobRecord, JobState
 from fresco_core.errors import ConfigError
+from io_pipeline.control_source import ControlFile
 
 T = TypeVar("T")
 
@@ -19,10 +21,8 @@ LATEST = "id IN (SELECT max(id) FROM jobs GROUP BY clip)"
 # What has no result and will get none: others may have its name.
 NAMELESS = (JobState.SKIPPED, JobState.CANCELLED)
 _SUFFIX_LENGTHS = sorted({len(suffix) for suffix in CLIP_SUFFIXES})
-_COLUMNS = (
-    "id, clip, prompt_file, settings_file, name, state, reason, priority, attempts, windows_done, "
-    "windows, created, claimed, ended, seconds"
-)
+# What a record has; a store of an earlier version, that nobody has brought up to date, lacks some.
+_COLUMNS = [field.name for field in fields(JobRecord)]
 
 
 def latest(db: sqlite3.Connection, clip: Path) -> sqlite3.Row | None:
@@ -86,7 +86,7 @@ def newest(
         wanted.append("(" + " OR ".join(condition for condition, _ in names) + ")")
         values += [value for _, found in names for value in found]
     where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
-    query = f"SELECT {_COLUMNS} FROM jobs {where} ORDER BY id DESC LIMIT ?"
+    query = f"SELECT * FROM jobs {where} ORDER BY id DESC LIMIT ?"
     return [_to_record(row) for row in db.execute(query, [*values, limit])]
 
 
@@ -109,7 +109,7 @@ def _called(name: str) -> tuple[str, list[Any]]:
 
 def failures(db: sqlite3.Connection, limit: int) -> list[JobRecord]:
     """What failed last, the last one first."""
-    query = f"SELECT {_COLUMNS} FROM jobs WHERE state = ? ORDER BY ended DESC LIMIT ?"
+    query = "SELECT * FROM jobs WHERE state = ? ORDER BY ended DESC LIMIT ?"
     return [_to_record(row) for row in db.execute(query, [JobState.FAILED, limit])]
 
 
@@ -121,16 +121,17 @@ def counts(db: sqlite3.Connection) -> dict[JobState, int]:
 
 def record(db: sqlite3.Connection, number: int) -> JobRecord:
     """One job; KeyError where there is none."""
-    row = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", [number]).fetchone()
+    row = db.execute("SELECT * FROM jobs WHERE id = ?", [number]).fetchone()
     if row is None:
         raise KeyError(number)
     return _to_record(row)
 
 
 def _to_record(row: sqlite3.Row) -> JobRecord:
-    values: dict[str, Any] = dict(row)
+    values: dict[str, Any] = {name: row[name] for name in _COLUMNS if name in row.keys()}  # noqa: SIM118
     for column in ("clip", "prompt_file", "settings_file"):
         values[column] = None if values[column] is None else to_path(values[column])
+    values["control_files"] = to_control_files(values.get("control_files", b""))
     return JobRecord(**values | {"name": os.fsdecode(row["name"]), "state": JobState(row["state"])})
 
 
@@ -167,6 +168,18 @@ def to_bytes(path: Path | None) -> bytes | None:
 def to_path(raw: bytes) -> Path:
     """A stored path."""
     return Path(os.fsdecode(raw))
+
+
+def from_control_files(files: Iterable[ControlFile]) -> bytes:
+    """Control files as they are stored."""
+    return b"\0".join(os.fsencode(each) for file in files for each in (file.kind, file.path))
+
+
+def to_control_files(raw: bytes) -> tuple[ControlFile, ...]:
+    """Stored control files."""
+    parts = raw.split(b"\0") if raw else []
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return tuple(ControlFile(os.fsdecode(kind), to_path(path)) for kind, path in pairs)
 
 
 def read_store(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:

@@ -33,6 +33,8 @@ MIGRATIONS = (
     CREATE INDEX jobs_by_state ON jobs (state, priority DESC, length DESC, id);
     CREATE INDEX jobs_by_end ON jobs (state, ended);
     """,
+    # Kind and path of each, one after the other, separated by zero bytes.
+    "ALTER TABLE jobs ADD COLUMN control_files BLOB NOT NULL DEFAULT x''",
 )
 
 

@@ -324,11 +324,12 @@ class JobStore:
         else:
             number = row["id"]
         db.execute(
-            "UPDATE jobs SET prompt_file = ?, settings_file = ?, seen = ?, length = ?, "
-            "priority = coalesce(?, priority) WHERE id = ?",
+            "UPDATE jobs SET prompt_file = ?, settings_file = ?, control_files = ?, seen = ?, "
+            "length = ?, priority = coalesce(?, priority) WHERE id = ?",
             [
                 rows.to_bytes(arrival.prompt_file),
                 rows.to_bytes(arrival.settings_file),
+                rows.from_control_files(arrival.control_files),
                 arrival.seen,
                 arrival.length,
                 arrival.priority,

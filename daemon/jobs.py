@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.printable import printable
+from io_pipeline.control_source import ControlFile
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Job:
         settings_file: ``<stem>.toml`` beside the clip, where there is one.
         id: in the store.
         attempts: how often it has been claimed, this time included.
+        control_files: control maps beside the clip, in natural order of their names.
     """
 
     clip: Path
@@ -24,6 +26,13 @@ class Job:
     settings_file: Path | None = None
     id: int = 0
     attempts: int = 1
+    control_files: tuple[ControlFile, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """All of them: the clip, its prompt file, its settings file, its control files."""
+        controls = (control.path for control in self.control_files)
+        return self.clip, self.prompt_file, self.settings_file, *controls
 
 
 class JobState(StrEnum):
@@ -53,11 +62,12 @@ class Arrival:
     Attributes:
         prompt_file: None while there is none.
         settings_file: ``<stem>.toml`` beside the clip, where there is one.
-        seen: identity of the three files; another one when any of them was changed.
+        seen: identity of all its files; another one when any of them was changed.
         refused: why it is not taken; empty where it is.
         priority: jobs of a higher one are taken first; None leaves it as it is.
         length: of equal priority the longer ones are taken first.
         name: of its result folder; empty where the store is to choose one.
+        control_files: control maps beside the clip, in natural order of their names.
     """
 
     clip: Path
@@ -68,6 +78,20 @@ class Arrival:
     priority: int | None = None
     length: int = 0
     name: str = ""
+    control_files: tuple[ControlFile, ...] = ()
+
+    @classmethod
+    def of(cls, job: Job, length: int = 0) -> "Arrival":
+        """A job that is there, whatever it looks like."""
+        return cls(
+            job.clip,
+            job.prompt_file,
+            job.settings_file,
+            "",
+            length=length,
+            name=job.name,
+            control_files=job.control_files,
+        )
 
 
 @dataclass(frozen=True)
@@ -97,20 +121,31 @@ class JobRecord:
     claimed: float | None
     ended: float | None
     seconds: float
+    control_files: tuple[ControlFile, ...] = ()
 
     def job(self) -> Job:
         """What the pipeline takes."""
         assert self.prompt_file is not None
         return Job(
-            self.clip, self.prompt_file, self.name, self.settings_file, self.id, self.attempts
+            self.clip,
+            self.prompt_file,
+            self.name,
+            self.settings_file,
+            self.id,
+            self.attempts,
+            self.control_files,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Everything in it is JSON; file names are printable."""
-        return {
+        values = {
             name: printable(value) if isinstance(value, Path) or name == "name" else value
             for name, value in vars(self).items()
         }
+        controls = [
+            {"kind": file.kind, "path": printable(file.path)} for file in self.control_files
+        ]
+        return values | {"control_files": controls}
 
 
 class Outcome(StrEnum):

@@ -214,10 +214,7 @@ async def _in_order(pipeline: Pipeline, jobs: Sequence[Job], numbers: set[int]) 
     workshop, queue = pipeline.workshop, pipeline.queue
     ordered = await longest_first(jobs, workshop.readers, workshop.cores.total)
     await queue.do(queue.store.recover, workshop.options.attempts)
-    arrivals = [
-        Arrival(job.clip, job.prompt_file, job.settings_file, "", name=job.name, length=-place)
-        for place, job in enumerate(ordered)
-    ]
+    arrivals = [Arrival.of(job, length=-place) for place, job in enumerate(ordered)]
     records = await queue.do(lambda: queue.store.arrive(arrivals, again=True))
     numbers.update(record.id for record in records)
     await pipeline.run()

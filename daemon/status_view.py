@@ -86,6 +86,10 @@ def job_view(job: Mapping[str, Any]) -> RenderableType:
         ("reason", job["reason"]),
         ("prompt file", job["prompt_file"]),
         ("settings file", job["settings_file"]),
+        *(
+            (f"{file['kind']} maps" if file["kind"] != "control" else "control maps", file["path"])
+            for file in job.get("control_files", ())
+        ),
         ("result folder", job["name"]),
         ("priority", job["priority"]),
         ("attempts", job["attempts"]),

@@ -1,6 +1,9 @@
+import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from daemon.job_schema import MIGRATIONS
 from daemon.job_store import JobStore, StoreError
 from daemon.jobs import Arrival, JobState
 from fresco_core.errors import ConfigError, FrescodError
+from io_pipeline.control_source import ControlFile
 
 PRINTS = Fingerprints("clip", "prompt", "settings")
 
@@ -31,6 +35,33 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
 
 def states(store: JobStore) -> list[tuple[str, str]]:
     return [(job.clip.name, str(job.state)) for job in reversed(store.jobs())]
+
+
+CONTROLS = (
+    ControlFile("control", Path("/inbox/a.control")),
+    ControlFile("depth", Path("/inbox/a\udcff\n, x.depth.mp4")),
+)
+
+
+class TestControlFiles:
+    def test_a_job_has_them_until_they_are_gone(self, store: JobStore) -> None:
+        (record,) = store.arrive([arrival(control_files=CONTROLS)])
+        assert record.control_files == CONTROLS
+        claimed = store.claim()
+        assert claimed is not None
+        assert claimed.job().control_files == CONTROLS
+        store.end(record.id, JobState.DONE)
+        (again,) = store.arrive([arrival(seen="2")])
+        assert (again.state, again.control_files) == (JobState.QUEUED, ())
+        assert store.get(record.id).control_files == CONTROLS
+
+    def test_as_json(self, store: JobStore) -> None:
+        (record,) = store.arrive([arrival(control_files=CONTROLS)])
+        told = json.loads(json.dumps(record.to_json()))
+        assert told["control_files"] == [
+            {"kind": "control", "path": "/inbox/a.control"},
+            {"kind": "depth", "path": r"/inbox/a\udcff\n, x.depth.mp4"},
+        ]
 
 
 class TestArrive:
@@ -458,15 +489,34 @@ class TestFile:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tmp_path / "jobs.sqlite"
-        broken = (MIGRATIONS[0], "CREATE TABLE more (a); INSERT INTO nowhere VALUES (1)")
+        broken = (*MIGRATIONS, "CREATE TABLE more (a); INSERT INTO nowhere VALUES (1)")
         JobStore(path).close()
         monkeypatch.setattr("daemon.job_schema.MIGRATIONS", broken)
         with pytest.raises(ConfigError):
             JobStore(path)
-        monkeypatch.setattr(
-            "daemon.job_schema.MIGRATIONS", (MIGRATIONS[0], "CREATE TABLE more (a)")
-        )
+        monkeypatch.setattr("daemon.job_schema.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (a)"))
         JobStore(path).close()
+
+    def test_of_the_first_version(self, tmp_path: Path) -> None:
+        """It can be read as it is, and is brought up to date when it is opened."""
+        path = tmp_path / "jobs.sqlite"
+        with closing(sqlite3.connect(path)) as db:
+            db.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1")
+            values = [os.fsencode(f"/inbox/a{suffix}") for suffix in (".mp4", ".txt")]
+            db.execute(
+                "INSERT INTO jobs (clip, prompt_file, seen, name, state, created) "
+                "VALUES (?, ?, '1', x'61', 'queued', 0)",
+                values,
+            )
+            db.commit()
+        (before,) = read_store(path, newest)
+        with closing(JobStore(path)) as store:
+            (after,) = store.jobs()
+            assert before == after
+            assert after.control_files == ()
+            assert store.arrive([arrival()]) == []
+            (changed,) = store.arrive([arrival(seen="2", control_files=CONTROLS)])
+            assert (changed.id, changed.control_files) == (after.id, CONTROLS)
 
     def test_a_full_disk_changes_nothing(self, tmp_path: Path) -> None:
         store = JobStore(tmp_path / "jobs.sqlite")
