@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from daemon.config import Layer, checked, merge, read_toml
+from daemon.presets import PRESETS, PREVIEW, preset_layers
 from daemon.settings import Settings
 from fresco_core.errors import ModelsError
 
@@ -18,6 +19,16 @@ SYSTEM_CONFIG = Path("/etc/frescod/config.toml")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _control_type(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    if value is not None:
+        kind = click.Choice(["hed", "canny", "depth"])
+        for part in value.split(","):
+            kind.convert(part.strip(), parameter, context)
+    return value
 
 
 def settings_options(command: Command) -> Command:
@@ -33,8 +44,9 @@ def settings_options(command: Command) -> Command:
         ),
         click.option(
             "--control-type",
-            type=click.Choice(["hed", "canny", "depth"]),
-            help="Kind of control map.",
+            metavar="KIND",
+            callback=_control_type,
+            help="Kind of control map: hed, canny or depth; several with commas between.",
         ),
         click.option(
             "--set",
@@ -42,6 +54,16 @@ def settings_options(command: Command) -> Command:
             multiple=True,
             metavar="KEY=VALUE",
             help="Any key of config.toml, as in --set key_frames.batch_size=6.",
+        ),
+        click.option(
+            "--preview", is_flag=True, help="A first look: as --preset preview, after the others."
+        ),
+        click.option(
+            "--preset",
+            "presets",
+            multiple=True,
+            type=click.Choice(list(PRESETS)),
+            help="Settings that go together; may be given again, the last one counts.",
         ),
         click.option(
             "--base-config", type=FILE, metavar="YAML", help="Job file of the published FRESCO."
@@ -64,8 +86,10 @@ def gather_settings(
     control_type: str | None = None,
     devices: str | None = None,
     seed: int | None = None,
+    presets: Sequence[str] = (),
+    preview: bool = False,
 ) -> tuple[Settings, tuple[str, ...]]:
-    """Settings and warnings; command line beats YAML beats TOML.
+    """Settings and warnings; command line beats presets beat YAML beats TOML.
 
     Raises:
         ConfigError: an unknown key or a bad value.
@@ -83,6 +107,7 @@ def gather_settings(
         job = read_base_config(base_config)
         layers.append(job.layer)
         warnings = job.warnings
+    layers += preset_layers([*presets, PREVIEW] if preview else presets)
     values: dict[str, Any] = dict(assignment(text) for text in assignments)
     named = {"control.type": control_type, "devices": devices, "translation.seed": seed}
     values.update({key: value for key, value in named.items() if value is not None})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config import Layer, checked, flatten, keys, merge, unknown
+from daemon.presets import preset_layers, preset_names
 from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import ClipError, ConfigError
@@ -14,22 +15,27 @@ from io_pipeline.regular_file import open_regular
 
 MAX_BYTES = 64 << 10
 MAX_MESSAGE = 300  # characters of what is wrong
-PRIORITY = "priority"
+PRIORITY, PRESET = "priority", "preset"
 PRIORITIES = range(-1000, 1001)
 
-_SECTIONS = ("key_frames", "translation", "constraints", "prompts", "propagation", "output")
+_SECTIONS = (
+    "key_frames", "translation", "constraints", "freeu", "prompts", "propagation", "output"
+)  # fmt: skip
 _SINGLE = ("clips.on_truncated", "control.scale", "control.canny_low", "control.canny_high")
+# Who propagates, and how much at once; where results go.
+_NOT = ("propagation.engine", "propagation.program", "propagation.processes", "output.folder")
 # All else is loaded once for all clips, or names a place on this machine.
 ALLOWED = frozenset(
     key
     for key, _ in keys()
-    if key in _SINGLE or (key.partition(".")[0] in _SECTIONS and key != "output.folder")
+    if key in _SINGLE or (key.partition(".")[0] in _SECTIONS and key not in _NOT)
 )
 
 
 def job_settings(settings: Settings, file: Path | None, source: Path | None = None) -> Settings:
-    """The settings of one job: its own go before those of the program; None: it has none.
+    """The settings of one job: its own file goes before the program's; None: it has none.
 
+    In the file, what is set by name goes before its ``preset``.
     ``source``: where the file is to be opened, as `daemon.job_files.JobFiles` has it.
 
     Raises:
@@ -47,9 +53,10 @@ def job_settings(settings: Settings, file: Path | None, source: Path | None = No
                 f"{name}: {PRIORITY} = {json.dumps(priority, default=str)} is not allowed: give a "
                 f"whole number, {PRIORITIES[0]} to {PRIORITIES[-1]}"
             )
+        presets = preset_names(name, values.pop(PRESET, []))
         own = _checked(Layer(name, values))
         ours = settings.model_dump(exclude_defaults=True)
-        return merge(Layer("config.toml", dict(flatten(ours))), own)
+        return merge(Layer("config.toml", dict(flatten(ours))), *preset_layers(presets), own)
     except ValueError as error:  # it cannot even be shown
         raise ClipError(f"{name}: has a number that is too long") from error
     except ConfigError as error:
@@ -101,6 +108,6 @@ def _checked(layer: Layer) -> Layer:
             raise ConfigError(
                 f"{layer.source}: {key} cannot be set for one clip: set it in config.toml"
             )
-        near = unknown(key, dict.fromkeys([*sorted(ALLOWED), PRIORITY]))
+        near = unknown(key, dict.fromkeys([*sorted(ALLOWED), PRIORITY, PRESET]))
         raise ConfigError(f"{layer.source}: {key}: {near}")
     return checked(layer)

@@ -24,6 +24,7 @@ from daemon.jobs import JobState
 from daemon.left_behind import LeftBehind
 from daemon.output_folder import BusyError
 from daemon.places import Places
+from daemon.presets import PRESETS
 from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError
@@ -283,6 +284,13 @@ def drain(daemon: Daemon, wait: bool, timeout: float | None) -> None:
     help="A setting for this clip only, as in --set translation.seed=5.",
 )
 @click.option(
+    "--preset",
+    "presets",
+    multiple=True,
+    type=click.Choice(list(PRESETS)),
+    help="Settings that go together, for this clip only.",
+)
+@click.option(
     "--priority",
     type=click.IntRange(PRIORITIES[0], PRIORITIES[-1]),
     help="Jobs of a higher one are taken first.",
@@ -294,6 +302,7 @@ def submit(
     prompt: str | None,
     prompt_file: Path | None,
     assignments: Sequence[str],
+    presets: Sequence[str],
     priority: int | None,
     name: str | None,
 ) -> None:
@@ -323,7 +332,12 @@ def submit(
     if text is None and not (inside and (inbox / inside).with_suffix(".txt").is_file()):
         raise click.UsageError("missing option --prompt or --prompt-file: what is it to look like?")
     submission = Submission(
-        clip, name or clip.name, text, dict(assignment(each) for each in assignments), priority
+        clip,
+        name or clip.name,
+        text,
+        dict(assignment(each) for each in assignments),
+        priority,
+        presets,
     )
     submission.check(daemon.settings, inside)
     placed = submission.put(inbox)

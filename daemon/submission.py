@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from daemon.config import Layer, checked, toml_value
 from daemon.folder_scan import CLIP_SUFFIXES, PROMPT_SUFFIX, SETTINGS_SUFFIX, Ignored
-from daemon.job_settings import PRIORITY, job_settings
+from daemon.job_settings import PRESET, PRIORITY, job_settings
 from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import ClipError, FrescodError
@@ -45,6 +45,7 @@ class Submission:
         name: file name in the inbox.
         prompt: text of the prompt file; None where that is in the inbox already.
         values: the clip's own settings, by dotted key.
+        presets: names, a later one going before an earlier one.
     """
 
     clip: Path
@@ -52,6 +53,7 @@ class Submission:
     prompt: bytes | None
     values: Mapping[str, Any]
     priority: int | None = None
+    presets: Sequence[str] = ()
 
     def check(self, settings: Settings, inside: str | None = None) -> None:
         """Refuse what the daemon would refuse, before anything is copied.
@@ -90,6 +92,8 @@ class Submission:
         values = dict(self.values)
         checked(Layer("--set", values, typed=False))
         lines = [] if self.priority is None else [f"{PRIORITY} = {self.priority}"]
+        if self.presets:
+            lines.append(f"{PRESET} = {json.dumps(list(self.presets))}")
         for key, value in values.items():
             # What the command line has is text; in the file it has the type of its key.
             lines.append(f"{key} = {json.dumps(toml_value(key, value), ensure_ascii=False)}")

@@ -88,7 +88,8 @@ def test_none_names_a_place_or_another_process() -> None:
     assert ALLOWED.isdisjoint({"output.folder", "limits.max_pixels", "clips.decoder"})
     sections = {key.rpartition(".")[0] for key in ALLOWED}
     assert sections.isdisjoint({"", "models", "flow", "inbox", "service", "cpu", "prefetch"})
-    assert {"control.scale", "control.canny_low"} <= ALLOWED
+    assert {"control.scale", "control.canny_low", "freeu.b1", "output.frames"} <= ALLOWED
+    assert ALLOWED.isdisjoint(f"propagation.{name}" for name in ("engine", "program", "processes"))
     assert ALLOWED.isdisjoint({"control.type", "control.source", "control.enabled"})
 
 
@@ -98,6 +99,9 @@ def test_none_names_a_place_or_another_process() -> None:
         ("seed = 3", "a.toml: seed: no such key; did you mean translation.seed?"),
         ("[key_frame]\nresolution = 64", "did you mean key_frames.resolution?"),
         ("priorty = 3", "did you mean priority?"),
+        ("presets = 'stylize'", "did you mean preset?"),
+        ("[preset]\nname = 'stylize'", "preset.name: no such key; did you mean"),
+        ("[control]\nscale = [0.5, 0.5]", "control.scale = [0.5, 0.5] (a.toml) does not go with"),
         ("translation = 3", "write [translation] and its keys below"),
         ("[translation]\nsteps = 0", "translation.steps = 0 is not allowed: give a whole number"),
         ("[translation]\nsteps = '9'", 'translation.steps = "9" is not allowed'),

@@ -249,6 +249,7 @@ class TestCheck:
         ("prompts.negative", "5", "5"),
         ("propagation.timing", "published", "published"),
         ("constraints.optimized_levels", [0, 1], [0, 1]),
+        ("control.scale", "0.5,1", [0.5, 1.0]),
     ],
 )
 def test_values_get_the_types_of_their_keys(clip: Path, key: str, text: Any, value: Any) -> None:
@@ -257,6 +258,14 @@ def test_values_get_the_types_of_their_keys(clip: Path, key: str, text: Any, val
     section, name = key.split(".")
     read = tomllib.loads(sidecar.decode())[section][name]
     assert (read, type(read)) == (value, type(value))
+
+
+def test_presets_are_written_for_the_clip(inbox: Path, clip: Path) -> None:
+    submission(clip, presets=("stylize", "preview"), values={"control.scale": "0.5"}).put(inbox)
+    settings = job_settings(Settings(), inbox / "a.toml")
+    assert settings.output.frames == "preview"
+    assert settings.translation.strength == 0.85
+    assert settings.control.scale == (0.5,)
 
 
 class TestFiles:
