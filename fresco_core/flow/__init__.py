@@ -5,13 +5,11 @@ Shape legend: N pairs of frames, H rows, W columns.
 
 from typing import TYPE_CHECKING, Protocol
 
-from fresco_core.errors import ConfigError
-
 if TYPE_CHECKING:  # the inverse search and the place of weights can be had without torch
     import torch
     from torch import Tensor
 
-FLOW_MODELS = ("dis", "raft")
+FLOW_MODELS = ("gmflow", "raft", "dis")
 
 
 class FlowModel(Protocol):
@@ -43,9 +41,10 @@ def load_flow(
     """Load an optical flow model.
 
     Args:
-        model: ``"dis"`` (OpenCV, on the CPU, no weights) or ``"raft"`` (torchvision's RAFT large).
-        weights: for RAFT, a ``.pth`` or ``.safetensors`` state dict; None takes torchvision's own
-            weights from torch's hub cache. DIS has none.
+        model: ``"dis"`` (OpenCV, on the CPU, no weights), ``"raft"`` (torchvision's RAFT large) or
+            ``"gmflow"``; what ``"auto"`` means is told by `fresco_core.flow.weights.choose_flow`.
+        weights: a ``.pth`` or ``.safetensors`` state dict; None takes the file of the published
+            name from torch's hub cache. DIS has none.
         device: where the network runs and where results are put.
 
     Raises:
@@ -53,12 +52,13 @@ def load_flow(
         ModelsError: weights missing, damaged or of another network.
     """
     from fresco_core.flow.dis import DisFlow
+    from fresco_core.flow.gmflow import GmflowFlow
     from fresco_core.flow.raft import RaftFlow
+    from fresco_core.flow.weights import find_flow_weights
 
-    if model == "dis":
-        if weights is not None:
-            raise ConfigError(f"flow model dis takes no weights: remove {weights} or choose raft")
-        return DisFlow(device)
+    if model == "gmflow":
+        return GmflowFlow.load(weights, device)
     if model == "raft":
         return RaftFlow.load(weights, device)
-    raise ConfigError(f"unknown flow model {model!r}: choose one of {', '.join(FLOW_MODELS)}")
+    find_flow_weights(model, weights)  # refuses any but DIS, and weights for that
+    return DisFlow(device)

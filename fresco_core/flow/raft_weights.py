@@ -1,18 +1,16 @@
 """torchvision's weights of RAFT large: where they lie (needs no torch), and fetching them."""
 
-import os
 from pathlib import Path
 
 from fresco_core.errors import ModelsError
+from fresco_core.network_files import checkpoints_folder
 
 URL = "https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth"
 
 
 def cached_raft_weights() -> Path:
     """Where torch's hub cache keeps the weights, present or not."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(home, "hub", "checkpoints", URL.rsplit("/", 1)[1]).expanduser()
+    return checkpoints_folder() / URL.rsplit("/", 1)[1]
 
 
 def pull_raft_weights() -> Path:

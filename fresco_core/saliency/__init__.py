@@ -70,7 +70,7 @@ def load_saliency(
     )
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+def __getattr__(name: str) -> Any:
     if name in ("motion_saliency", "nearest_flows"):
         from fresco_core.saliency import motion
 

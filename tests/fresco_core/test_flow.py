@@ -163,7 +163,7 @@ def test_what_is_no_weights_at_all_is_refused(tmp_path: Path, content: bytes) ->
 
 def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelsError, match="does not fit torchvision's RAFT large"):
+    with pytest.raises(ModelsError, match="an unknown network, not torchvision's RAFT large"):
         load_flow("raft", str(tmp_path / "other.safetensors"))
 
 
@@ -174,16 +174,18 @@ class Harmful:
         return print, ("unpickled",)
 
 
-def test_pickled_code_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({"a": Harmful()}, tmp_path / "harmful.pth")
+def test_pickled_code_is_never_run(
+    raft_state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({**raft_state, "a": Harmful()}, tmp_path / "harmful.pth")
     with pytest.raises(ModelsError, match="holds more than weights"):
         load_flow("raft", str(tmp_path / "harmful.pth"))
     assert "unpickled" not in capsys.readouterr().out
 
 
 def test_unknown_model_and_pointless_weights_are_refused() -> None:
-    with pytest.raises(ConfigError, match="choose one of dis, raft"):
-        load_flow("gmflow")
+    with pytest.raises(ConfigError, match="choose one of gmflow, raft, dis"):
+        load_flow("pwc")
     with pytest.raises(ConfigError, match="dis takes no weights"):
         load_flow("dis", "x.pth")
 
