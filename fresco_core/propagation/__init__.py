@@ -38,7 +38,7 @@ def propagate(
     frame i+1, ``backward_flows[i]`` on the grid of frame i+1 towards frame i. Runs on one thread;
     the same arguments give the same frames. ``on_frame`` is called 3(T-2) times: after each frame
     painted from either key frame, and after each merged. Raises ValueError for shapes that do not
-    fit.
+    fit, and what `fresco_core.propagation.program.paint` does where that is the options' engine.
     """
     # Whoever only names options is spared the seconds and the memory of Numba and SciPy.
     from fresco_core.propagation.blending import merge

@@ -6,11 +6,12 @@ Shape suffixes: T frames of the run, the key frame's first; H, W rows and column
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fresco_core.propagation import program
 from fresco_core.propagation.guides import Picture, carry, edges, occlusion, positions
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis, synthesize
@@ -39,23 +40,31 @@ def propagate_key(
         occluded = occlusion(flows[j], flows_back[j])
         temporal = carry(previous, flows[j], occluded, *inpainting)
         position = carry(position, flows[j], occluded, *inpainting)
-        result = synthesize(
-            key_HWC,
-            [
-                Guide(source, frame, options.colour),
-                Guide(source_edges, edges(frame), options.edge),
-                Guide(key_HWC, temporal, options.temporal),
-                Guide(source_positions, position, options.positional),
-            ],
-            patch=options.patch,
-            votes=options.votes,
-            sweeps=options.sweeps,
-            uniformity=options.uniformity,
-            still=options.still,
-            seed=options.seed,
-        )
+        guides = [
+            Guide(source, frame, options.colour),
+            Guide(source_edges, edges(frame), options.edge),
+            Guide(key_HWC, temporal, options.temporal),
+            Guide(source_positions, position, options.positional),
+        ]
+        result = _paint(key_HWC, guides, options)
         results.append(result)
         previous = np.ascontiguousarray(result.image_HWC)
         if on_frame is not None:
             on_frame()
     return results
+
+
+def _paint(key_HWC: Picture, guides: Sequence[Guide], options: PropagationOptions) -> Synthesis:
+    """One frame, by the engine of the options."""
+    if options.engine == "ebsynth":
+        return program.paint(key_HWC, guides, options)
+    return synthesize(
+        key_HWC,
+        guides,
+        patch=options.patch,
+        votes=options.votes,
+        sweeps=options.sweeps,
+        uniformity=options.uniformity,
+        still=options.still,
+        seed=options.seed,
+    )

@@ -13,10 +13,13 @@ PUBLISHED_CLIP = 100.0
 class PropagationOptions:
     """How key frames are carried to the frames between them.
 
+    ``engine``: what paints a frame, ``builtin`` (`synthesize`) or ``ebsynth``, the original
+    program, found by ``program``: a name on the PATH, or a path.
+
     Synthesis: ``patch`` side in pixels (odd); ``votes`` search-vote rounds a level; ``sweeps``
     search passes a round; ``uniformity`` penalty on source pixels used too often; ``still`` grey
     levels up to which a pixel counts as unchanged and is not searched again (-1: search all);
-    ``seed`` of the random search.
+    ``seed`` of the random search. The program has no ``still`` and no ``seed``.
 
     Guide weights: ``colour``, ``edge``, ``temporal``, ``positional`` (the style has 1). Where the
     flow is occluded, guides are inpainted from within ``inpaint_radius`` pixels, at one
@@ -45,9 +48,12 @@ class PropagationOptions:
     poisson: bool = True
     poisson_weights: tuple[float, float, float] = (0.5, 0.5, 0.5)
     poisson_clip: float | None = None
+    engine: Literal["builtin", "ebsynth"] = "builtin"
+    program: str = "ebsynth"
 
     def __post_init__(self) -> None:
         for name, good in (
+            ("engine", self.engine in ("builtin", "ebsynth")),
             ("patch", self.patch >= 1 and self.patch % 2 == 1),
             ("votes", self.votes >= 1),
             ("sweeps", self.sweeps >= 1),

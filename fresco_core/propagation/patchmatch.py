@@ -2,7 +2,8 @@
 
 Fišer et al., "StyLit", 2016; Jamriška et al., "Stylizing Video by Example", 2019: an image pyramid,
 and on every level alternating search (PatchMatch, Barnes et al. 2009) and vote steps, with a
-penalty on source pixels used too often (uniformity). Written from the papers.
+penalty on source pixels used too often (uniformity). ``synthesize`` paints; ``fit`` tells how well
+a picture fits that something else has painted. Written from the papers.
 
 Shape suffixes: H, W rows and columns; C channels.
 """
@@ -87,11 +88,9 @@ def synthesize(
     for guide, (pair_source, _) in zip(guides, pairs, strict=True):
         weights += [guide.weight / pair_source.shape[2]] * pair_source.shape[2]
 
-    # Pictures too small for the patch get a smaller one.
-    side = min(style.shape[:2])
-    patch = min(patch, side if side % 2 else side - 1) if side > 1 else 1
+    patch = _fitting(patch, style)
     packing = _Packing.of(np.asarray(weights), patch)
-    state = np.uint32((seed * 2654435761 + 88172645) % (2**32) or 1)
+    state = _first_state(seed)
 
     field: _Field | None = None
     count = _level_count(min(*style.shape[:2], *target_size))
@@ -122,6 +121,47 @@ def synthesize(
     return Synthesis(image, error)
 
 
+def fit(
+    image_HWC: Picture,
+    style_HWC: Picture,
+    guides: Sequence[Guide],
+    *,
+    style_weight: float = 1.0,
+    patch: int = 5,
+    sweeps: int = 6,
+    uniformity: float = 3500.0,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """How well each patch of a picture that something else has painted fits: the (H,W) error.
+
+    As `synthesize` has it: the picture is searched for on all levels, but never painted anew. It
+    is uint8, of the style's channels and the targets' size; other arguments as of `synthesize`.
+    """
+    _check(style_HWC, guides, patch, votes=1)
+    if image_HWC.shape[:2] != guides[0].target.shape[:2]:
+        raise ValueError(f"picture {image_HWC.shape} for a target {guides[0].target.shape}")
+    pairs = [_pair(Guide(style_HWC, image_HWC, style_weight)), *map(_pair, guides)]
+    source = np.concatenate([source for source, _ in pairs], axis=2)
+    target = np.concatenate([target for _, target in pairs], axis=2)
+    weights: list[float] = []
+    for weight, (part, _) in zip([style_weight, *(g.weight for g in guides)], pairs, strict=True):
+        weights += [weight / part.shape[2]] * part.shape[2]
+    packing = _Packing.of(np.asarray(weights), _fitting(patch, style_HWC))
+    state = _first_state(seed)
+
+    field: _Field | None = None
+    for level in reversed(range(_level_count(min(*source.shape[:2], *target.shape[:2])))):
+        level_source, level_target = _reduce(source, level), _reduce(target, level)
+        size = (level_target.shape[0], level_target.shape[1])
+        if field is None:
+            field, state = _random_field(level_source.shape[:2], size, packing.patch, state)
+        else:
+            field = _enlarge(field, level_source.shape[:2], size, packing.patch)
+        search = _Search.of(packing, packing.pack(level_source), field, uniformity)
+        state = search(search.framed(packing.pack(level_target)), sweeps, state)
+    return search.error()
+
+
 def _check(style: Picture, guides: Sequence[Guide], patch: int, votes: int) -> None:
     if not guides:
         raise ValueError("synthesis needs at least one guide")
@@ -134,6 +174,16 @@ def _check(style: Picture, guides: Sequence[Guide], patch: int, votes: int) -> N
             raise ValueError(f"guide source {guide.source.shape} for a style {style.shape}")
         if guide.target.shape[:2] != guides[0].target.shape[:2]:
             raise ValueError("guide targets differ in size")
+
+
+def _fitting(patch: int, style: Picture) -> int:
+    """The side of a patch: pictures too small for it get a smaller one."""
+    side = min(style.shape[:2])
+    return min(patch, side if side % 2 else side - 1) if side > 1 else 1
+
+
+def _first_state(seed: int) -> np.uint32:
+    return np.uint32((seed * 2654435761 + 88172645) % (2**32) or 1)
 
 
 def _channels(picture: Picture) -> tuple[Picture, int]:
@@ -174,11 +224,12 @@ class _Packing:
         unit = min(0.98 * 2**31 / (total * (255.5 * patch) ** 2), (32000 / 255) ** 2 / heaviest)
         return cls(np.sqrt(weights * unit), -(-len(weights) // 8) * 8, patch, unit)
 
-    def pack(self, style: Picture, guides: Picture) -> NDArray[np.int16]:
-        packed = np.zeros((*style.shape[:2], self.depth), np.int16)
-        count = style.shape[2]
-        self.put(packed, style, 0)
-        self.put(packed, guides, count)
+    def pack(self, *pictures: Picture) -> NDArray[np.int16]:
+        packed = np.zeros((*pictures[0].shape[:2], self.depth), np.int16)
+        first = 0
+        for picture in pictures:
+            self.put(packed, picture, first)
+            first += picture.shape[2]
         return packed
 
     def put(self, packed: NDArray[np.int16], picture: Picture, first: int) -> None:
@@ -257,69 +308,117 @@ def _refine(
     state: np.uint32,
 ) -> tuple[Picture, NDArray[np.float32], np.uint32]:
     """Search and vote in turn on one level; changes the field in place."""
-    patch = packing.patch
-    depth, rows = (0,) * packing.depth, (0,) * patch
-    radius = patch // 2
-    source_h, source_w = source.shape[:2]
-    height, width = field.size
     channels = style.shape[2]
+    height, width = field.size
     flat_style = np.ascontiguousarray(style).ravel()
-    flat_source = source.ravel()
+    search = _Search.of(packing, source, field, uniformity)
 
     def vote() -> Picture:
-        flat = kernels.vote(flat_style, channels, field.x, field.y, source_w, width, height, patch)
-        return flat.reshape(height, width, channels)
-
-    def measure(target: NDArray[np.int16]) -> None:
-        kernels.measure(
-            flat_source, target, field.x, field.y, cost, active, source_w, width, depth, rows
+        flat = kernels.vote(
+            flat_style, channels, field.x, field.y, source.shape[1], width, height, packing.patch
         )
-
-    def pack(image: Picture) -> NDArray[np.int16]:
-        packing.put(inner, image, 0)
-        return np.pad(inner, ((radius, radius), (radius, radius), (0, 0)), "edge").ravel()
+        return flat.reshape(height, width, channels)
 
     image = vote()
     inner = packing.pack(image, target_guides)
-    cost = np.zeros(height * width, np.int32)
-    active = np.ones(height * width, np.bool_)
-    coverage = kernels.cover_all(field.x, field.y, source_w, source_h, patch)
-    # Mean coverage of a patch over the mean coverage of the whole source.
-    ideal = patch**2 * (height * width) / (source_h * source_w)
-    penalty = np.float32(uniformity * packing.unit / (patch**2 * ideal))
-    target = pack(image)
+    target = search.framed(inner)
     for number in range(votes):
-        measure(target)
+        state = search(target, sweeps, state)
+        before, image = image, vote()
+        if number + 1 < votes:
+            packing.put(inner, image, 0)
+            target = search.framed(inner)
+            if still >= 0:
+                changed = (cv2.absdiff(before, image).reshape(*image.shape).max(2) > still).astype(
+                    np.uint8
+                )
+                around = np.ones((packing.patch, packing.patch), np.uint8)
+                search.active = cv2.dilate(changed, around).ravel() > 0
+    search.active = np.ones(height * width, np.bool_)
+    search(target, 0, state)
+    return image, search.error(), state
+
+
+@dataclass
+class _Search:
+    """The search for one level's field, which it improves in place.
+
+    ``active``: the target pixels that are searched.
+    """
+
+    packing: _Packing
+    source: NDArray[np.int16]
+    source_size: Size
+    field: _Field
+    coverage: NDArray[np.int32]
+    cost: NDArray[np.int32]
+    active: NDArray[np.bool_]
+    penalty: np.float32
+
+    @classmethod
+    def of(
+        cls, packing: _Packing, source: NDArray[np.int16], field: _Field, uniformity: float
+    ) -> _Search:
+        """The search of a packed source (H,W,C)."""
+        height, width = source.shape[:2]
+        patch, count = packing.patch, field.size[0] * field.size[1]
+        # Mean coverage of a patch over the mean coverage of the whole source.
+        ideal = patch**2 * count / (height * width)
+        return cls(
+            packing,
+            source.ravel(),
+            (height, width),
+            field,
+            kernels.cover_all(field.x, field.y, width, height, patch),
+            np.zeros(count, np.int32),
+            np.ones(count, np.bool_),
+            np.float32(uniformity * packing.unit / (patch**2 * ideal)),
+        )
+
+    def framed(self, packed: NDArray[np.int16]) -> NDArray[np.int16]:
+        """A packed target (H,W,C), flat, with a border that patches may reach into."""
+        radius = self.packing.patch // 2
+        return np.pad(packed, ((radius, radius), (radius, radius), (0, 0)), "edge").ravel()
+
+    def __call__(self, target: NDArray[np.int16], sweeps: int, state: np.uint32) -> np.uint32:
+        """Measure the field against a target, then improve it in so many passes."""
+        field, (source_h, source_w), (height, width) = self.field, self.source_size, self.field.size
+        depth, rows = (0,) * self.packing.depth, (0,) * self.packing.patch
+        kernels.measure(
+            self.source,
+            target,
+            field.x,
+            field.y,
+            self.cost,
+            self.active,
+            source_w,
+            width,
+            depth,
+            rows,
+        )
         for turn in range(sweeps):
             state = np.uint32(
                 kernels.sweep(
-                    flat_source,
+                    self.source,
                     target,
                     field.x,
                     field.y,
-                    cost,
-                    coverage,
-                    active,
+                    self.cost,
+                    self.coverage,
+                    self.active,
                     source_w,
                     source_h,
                     width,
                     height,
-                    penalty,
+                    self.penalty,
                     state,
                     turn % 2 == 0,
                     depth,
                     rows,
                 )
             )
-        before, image = image, vote()
-        if number + 1 < votes:
-            target = pack(image)
-            if still >= 0:
-                changed = (cv2.absdiff(before, image).reshape(*image.shape).max(2) > still).astype(
-                    np.uint8
-                )
-                active = cv2.dilate(changed, np.ones((patch, patch), np.uint8)).ravel() > 0
-    active = np.ones(height * width, np.bool_)
-    measure(target)
-    error = (cost / packing.unit).astype(np.float32).reshape(height, width)
-    return image, error, state
+        return state
+
+    def error(self) -> NDArray[np.float32]:
+        """The cost of every patch, (H,W), as it was last measured or improved."""
+        return (self.cost / self.packing.unit).astype(np.float32).reshape(self.field.size)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fresco_core.propagation.options import PropagationOptions
-from fresco_core.propagation.patchmatch import Guide, Synthesis, synthesize
+from fresco_core.propagation.patchmatch import Guide, Synthesis, fit, synthesize
 from tests.conftest import find_material
 
 SMALL_SIDE = 320
@@ -43,13 +43,17 @@ def load(path: Path) -> np.ndarray:
     return np.ascontiguousarray(picture[..., ::-1])
 
 
-def synthesize_case(folder: Path, meta: dict[str, Any]) -> tuple[Synthesis, float]:
-    """The default synthesis with the case's own weights and parameters, and its CPU seconds."""
-    options, parameters = PropagationOptions(), meta["params"]
-    guides = [
+def guides_of(folder: Path, meta: dict[str, Any]) -> list[Guide]:
+    return [
         Guide(load(folder / guide["src"]), load(folder / guide["tgt"]), guide["weight"])
         for guide in meta["guides"]
     ]
+
+
+def synthesize_case(folder: Path, meta: dict[str, Any]) -> tuple[Synthesis, float]:
+    """The default synthesis with the case's own weights and parameters, and its CPU seconds."""
+    options, parameters = PropagationOptions(), meta["params"]
+    guides = guides_of(folder, meta)
     style = load(folder / meta["style"])
     start = time.process_time()
     result = synthesize(
@@ -85,3 +89,25 @@ def test_as_good_as_the_original(path: Path, compiled: None) -> None:
     assert ratio <= 1.03
     assert gain >= -0.1
     assert seconds <= SECONDS * max(1.0, meta["height"] * meta["width"] / 256**2)
+
+
+@pytest.mark.parametrize("path", cases())
+def test_errors_of_the_original_s_picture(path: Path) -> None:
+    """What the program has not told of its picture our own search finds."""
+    meta = json.loads(path.read_text())
+    folder, parameters = path.parent, meta["params"]
+    error = fit(
+        load(folder / "out.png"),
+        load(folder / meta["style"]),
+        guides_of(folder, meta),
+        style_weight=meta["style_weight"],
+        patch=parameters["patchsize"],
+        uniformity=parameters["uniformity"],
+        sweeps=2 * PropagationOptions().sweeps,
+    )
+    told = np.load(folder / "error.npy")
+    ratio = float(error.mean() / told.mean())
+    alike = float(np.corrcoef(np.log1p(error.ravel()), np.log1p(told.ravel()))[0, 1])
+    print(f"{meta['case']}: E x {ratio:.4f}, correlation of logarithms {alike:.4f}")
+    assert 0.97 <= ratio <= 1.03
+    assert alike >= 0.97

@@ -10,6 +10,7 @@ from fresco_core.propagation import PropagationOptions
 @pytest.mark.parametrize(
     "bad",
     [
+        {"engine": "ours"},
         {"patch": 4},
         {"votes": 0},
         {"sweeps": 0},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fresco_core.propagation.guides import positions
-from fresco_core.propagation.patchmatch import Guide, synthesize
+from fresco_core.propagation.patchmatch import Guide, fit, synthesize
 from tests.fresco_core.propagation.scene import psnr, sliding, stylise, texture
 
 
@@ -154,3 +154,35 @@ def test_arguments_are_checked():
         synthesize(style, [Guide(style[1:], style, 1.0)])
     with pytest.raises(ValueError, match="differ in size"):
         synthesize(style, [guide, Guide(style, style[1:], 1.0)])
+
+
+class TestFit:
+    """The error of a picture that something else has painted."""
+
+    def test_what_synthesize_says_of_its_own_pictures(self):
+        frames, _, _ = sliding(3, height=64, width=96)
+        style = stylise(frames[0])
+        guides = [Guide(frames[0], frames[2], 6.0)]
+        painted = synthesize(style, guides, votes=6, sweeps=6)
+        error = fit(painted.image_HWC, style, guides, sweeps=12)
+        assert error.shape == painted.error_HW.shape
+        assert error.dtype == np.float32
+        assert 0.7 < error.mean() / painted.error_HW.mean() < 1.3
+        assert np.corrcoef(np.log1p(error.ravel()), np.log1p(painted.error_HW.ravel()))[0, 1] > 0.9
+
+    def test_nothing_is_wrong_with_the_style_itself(self):
+        style = texture(32, 40)
+        guides = [Guide(style, style, 1.0)]
+        assert np.median(fit(style, style, guides, uniformity=0.0)) == 0
+
+    def test_what_is_not_in_the_style_stands_out(self):
+        style = texture(48, 48)
+        image = style.copy()
+        image[20:28, 20:28] = 255 - image[20:28, 20:28]
+        error = fit(image, style, [Guide(style, style, 1.0)])
+        assert error[22:26, 22:26].min() > 10 * np.median(error)
+
+    def test_sizes_are_checked(self):
+        style = texture(16, 16)
+        with pytest.raises(ValueError, match="picture"):
+            fit(style[1:], style, [Guide(style, style, 1.0)])
