@@ -24,6 +24,7 @@ class Action(StrEnum):
     JOB_CANCELLED = "job.cancelled", "Somebody cancelled the job, or took its clip away."
     JOB_RETRIED = "job.retried", "Somebody put an ended job into the queue again."
     STAGE_DONE = "stage.done", "A clip has been through a stage."
+    MODEL_CHOSEN = "model.chosen", "Which model the setting auto stands for, and why."
     DEVICE_READY = "device.ready", "A device has loaded its models."
     DEVICE_DIED = "device.died", "A device's process ended; it is started again."
     DEVICE_LOST = "device.lost", "A device is given up; the others carry on."

@@ -59,6 +59,8 @@ def run_demo(folder: Path) -> int:
                     "constraints.optimization_end": 9,
                     "constraints.optimization_iterations": 3,
                     "control.type": "canny",
+                    "flow.model": "dis",
+                    "saliency.model": "motion",
                     "propagation.votes": 3,
                     "propagation.sweeps": 2,
                 },

@@ -19,7 +19,7 @@ from daemon.doctor_limits import cores, limits, memory
 from daemon.places import Places
 from daemon.settings import Settings
 from daemon.stages import choose_devices, library_versions, visible_gpus
-from daemon.weights import missing_weights
+from daemon.weights import choose_models, missing_weights
 from fresco_core.errors import FrescodError
 from fresco_core.hub import PULL
 
@@ -92,6 +92,11 @@ def devices(settings: Settings, visible: Callable[[], int] = visible_gpus) -> It
 
 def weights(settings: Settings) -> Iterator[Finding]:
     """All weights that the settings name are on this machine."""
+    try:
+        settings, chosen = choose_models(settings)
+    except FrescodError as error:
+        yield Finding("weights", Verdict.PROBLEM, str(error))
+        return
     problems = missing_weights(settings)
     for problem in problems:
         fetched = problem.endswith(PULL) and not settings.models.offline
@@ -99,6 +104,8 @@ def weights(settings: Settings) -> Iterator[Finding]:
         yield Finding("weights", verdict, problem)
     if not problems:
         yield Finding("weights", Verdict.OK, "all that the settings name are on this machine")
+    for choice in chosen:
+        yield Finding("weights", Verdict.OK, choice)
 
 
 def codecs(settings: Settings) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ from daemon.setup import open_workshop
 from daemon.stages import make_stages
 from daemon.state_folder import make
 from daemon.timeline import Timeline, check_place
-from daemon.weights import require_weights
+from daemon.weights import choose_models, require_weights
 from fresco_core.errors import ConfigError, FrescodError
 from io_pipeline.staging import Staging
 
@@ -81,6 +81,9 @@ def run_folder(
 
         if inbox.jobs:
             stack.enter_context(held(output))
+            settings, chosen = choose_models(settings)
+            for choice in chosen:
+                watching.note(choice)
             stages = make_stages(settings)
 
             def on_start() -> None:

@@ -37,7 +37,7 @@ from daemon.state_folder import owned
 from daemon.status import snapshot
 from daemon.store_view import StoreView
 from daemon.timeline import Timeline
-from daemon.weights import require_weights
+from daemon.weights import choose_models, require_weights
 from daemon.work import WindowWork
 from fresco_core.errors import FrescodError
 
@@ -74,6 +74,9 @@ def serve(
         stack.enter_context(owned(places.state))
         stack.enter_context(held(places.output))
         store = stack.enter_context(closing(JobStore(places.store)))
+        settings, chosen = choose_models(settings)
+        for choice in chosen:
+            log.info(choice, action=Action.MODEL_CHOSEN)
         stages = (make or _make_stages)(settings)
         service = Service(settings, places, store, stages, debug=debug)
         try:
@@ -229,7 +232,7 @@ class Service:
     def _admit(self, job: Job) -> JobFiles:
         """Hold the files, if they are those that were told and none leads out of the inbox."""
         told = self.store.seen(job.id)
-        if seen_now(self.inbox, job.clip, job.prompt_file, job.settings_file) != told:
+        if seen_now(self.inbox, *job.files) != told:
             raise NotNowError("its files are changing")
         files = JobFiles(job, self.inbox)
         if files.seen != told:  # changed in between

@@ -1,7 +1,7 @@
 """``frescod models``: which weights the settings name, what is missing, and fetching it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +10,97 @@ import click
 from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
-from fresco_core.flow.raft_weights import cached_raft_weights, pull_raft_weights
+from fresco_core.flow.raft_weights import pull_raft_weights
+from fresco_core.flow.weights import choose_flow, usual_flow_weights
 from fresco_core.hub import PULL, PULL_COMMAND, HubError
 from fresco_core.model_files import fetch_models, missing_models, pull_models
+from fresco_core.model_set import check_models
+from fresco_core.saliency.weights import choose_saliency
 from io_pipeline.control_maps import DEFAULT_SOURCE, find_detector
 
 
 def model_sources(settings: Settings) -> dict[str, Any]:
-    """The arguments of the loaders that name models; None where a model is not wanted."""
+    """The arguments of the loaders that name models; none where one is not wanted."""
     models, control = settings.models, settings.control
-    controlnet = models.controlnet or f"lllyasviel/sd-controlnet-{control.type}"
+    own = models.controlnet
+    if len(own) < len(control.type):
+        own *= len(control.type)
+    controlnets = tuple(
+        source or f"lllyasviel/sd-controlnet-{kind}"
+        for source, kind in zip(own, control.type, strict=True)
+    )
     return {
         "base": models.base,
         "vae": models.vae or None,
-        "controlnet": controlnet if control.enabled else None,
+        "controlnets": controlnets if control.enabled else (),
+        "loras": models.loras,
+        "embeddings": models.embeddings,
         "base_config": models.base_config or None,
     }
 
 
-def flow_weights(settings: Settings) -> str | None:
-    """The weights file of the flow model; None for its own."""
-    return os.path.expanduser(settings.flow.weights) or None
+def detector_sources(settings: Settings) -> dict[str, Any]:
+    """The arguments of `io_pipeline.control_maps.load_detectors` that name detectors."""
+    control = settings.control
+    if not control.enabled:
+        return {"kinds": (), "sources": ()}
+    sources = control.source
+    if len(sources) < len(control.type):
+        sources *= len(control.type)
+    return {"kinds": control.type, "sources": tuple(source or None for source in sources)}
+
+
+def local_file(name: str) -> str | None:
+    """A weights file of the settings; None for the usual one."""
+    return os.path.expanduser(name) or None
+
+
+def choose_models(settings: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with the models that ``auto`` stands for here, and which these are.
+
+    Raises:
+        ConfigError, ModelsError: weights that do not go with the model.
+    """
+    flow = choose_flow(settings.flow.model, settings.flow.weights)
+    saliency = choose_saliency(settings.saliency.model, settings.saliency.weights)
+    settled = settings.model_copy(
+        update={
+            "flow": settings.flow.model_copy(update={"model": flow.model}),
+            "saliency": settings.saliency.model_copy(update={"model": saliency.model}),
+        }
+    )
+    chosen = (("flow", flow), ("saliency", saliency))
+    return settled, tuple(
+        f"{title}: {choice.model}, {choice.why}" for title, choice in chosen if choice.why
+    )
 
 
 def missing_weights(settings: Settings) -> list[str]:
-    """What is not on this machine or damaged: one line each, with the remedy."""
-    problems = missing_models(**model_sources(settings))
-    if settings.control.enabled:
-        try:
-            find_detector(settings.control.type, settings.control.source or None, offline=True)
-        except FrescodError as error:
-            problems.append(str(error))
-    if settings.flow.model == "raft":
-        own = flow_weights(settings)
-        path = Path(own or cached_raft_weights())
-        if not path.is_file():
-            remedy = "correct the path" if own else PULL
-            problems.append(f"RAFT weights {path} not found: {remedy}")
+    """What is not on this machine, damaged, or does not fit: one line each, with the remedy."""
+    sources = model_sources(settings)
+    problems = missing_models(**sources)
+    if not problems:  # all are there: do they go together?
+        problems += _problem(check_models, **sources)
+    for kind, source in zip(*detector_sources(settings).values(), strict=True):
+        problems += _problem(find_detector, kind, source, offline=True)
+    if _wants_raft(settings) and not usual_flow_weights("raft").is_file():
+        problems.append(f"RAFT weights {usual_flow_weights('raft')} not found: {PULL}")
+    else:
+        problems += _problem(choose_flow, settings.flow.model, settings.flow.weights)
+    problems += _problem(choose_saliency, settings.saliency.model, settings.saliency.weights)
     return problems
+
+
+def _problem(find: Callable[..., object], *arguments: Any, **options: Any) -> list[str]:
+    try:
+        find(*arguments, **options)
+    except FrescodError as error:
+        return [str(error)]
+    return []
+
+
+def _wants_raft(settings: Settings) -> bool:
+    return settings.flow.model == "raft" and not settings.flow.weights
 
 
 def require_weights(settings: Settings) -> None:
@@ -61,11 +114,9 @@ def require_weights(settings: Settings) -> None:
     problems = missing_weights(settings)
     on_hub = all(problem.endswith(PULL) for problem in problems)
     if problems and on_hub and not settings.models.offline:
-        control = settings.control
         try:
             fetch_models(**model_sources(settings))
-            if control.enabled:
-                find_detector(control.type, control.source or None)
+            _find_detectors(settings)
         except HubError as error:  # it names the first that is missing: name them all
             problems = missing_weights(settings) or [str(error)]
             message = f"from the hub: {error.reason}; {missing_message(problems)}"
@@ -73,6 +124,14 @@ def require_weights(settings: Settings) -> None:
         problems = missing_weights(settings)
     if problems:
         raise ModelsError(missing_message(problems))
+
+
+def _find_detectors(settings: Settings) -> list[Path]:
+    found = (
+        find_detector(kind, source)
+        for kind, source in zip(*detector_sources(settings).values(), strict=True)
+    )
+    return [place for place in found if place is not None]
 
 
 def missing_message(problems: Sequence[str]) -> str:
@@ -88,20 +147,26 @@ def list_weights(settings: Settings, pull: str = PULL_COMMAND) -> int:
 
     ``pull`` is the command line that fetches it.
     """
-    control, flow = settings.control, settings.flow
-    sources = model_sources(settings)
-    detector = None
-    if control.enabled and control.type != "canny":
-        detector = control.source or DEFAULT_SOURCE
-    for title, source in (
-        ("base model", sources["base"]),
-        ("VAE", sources["vae"] or "the base model's own"),
-        ("ControlNet", sources["controlnet"]),
-        (f"{control.type} detector", detector),
-        ("raft", (flow.weights or "torchvision's own") if flow.model == "raft" else None),
+    settings, chosen = choose_models(settings)
+    sources, detectors = model_sources(settings), detector_sources(settings)
+    named = [("base model", sources["base"]), ("VAE", sources["vae"] or "the base model's own")]
+    named += [("ControlNet", source) for source in sources["controlnets"]]
+    named += [("LoRA", source) for source in sources["loras"]]
+    named += [("embedding", source) for source in sources["embeddings"]]
+    named += [
+        (f"{kind} detector", source or DEFAULT_SOURCE)
+        for kind, source in zip(*detectors.values(), strict=True)
+        if kind != "canny"
+    ]
+    for title, model, weights in (
+        ("flow", settings.flow.model, settings.flow.weights),
+        ("saliency", settings.saliency.model, settings.saliency.weights),
     ):
-        if source is not None:
-            click.echo(f"{title:<16}{printable(source)}")
+        named.append((title, f"{model} {weights}".rstrip()))
+    for title, source in named:
+        click.echo(f"{title:<16}{printable(source)}")
+    for choice in chosen:
+        click.echo(printable(choice))
     problems = missing_weights(settings)
     for problem in problems:
         problem = problem.replace(f"run `{PULL_COMMAND}`", f"run `{pull}`")
@@ -117,11 +182,8 @@ def pull_weights(settings: Settings) -> int:
     Raises:
         ModelsError: it cannot be had.
     """
-    places = pull_models(**model_sources(settings))
-    if settings.control.enabled:
-        detector = find_detector(settings.control.type, settings.control.source or None)
-        places += [detector] if detector else []
-    if settings.flow.model == "raft" and not settings.flow.weights:
+    places = pull_models(**model_sources(settings)) + _find_detectors(settings)
+    if _wants_raft(settings):
         places.append(pull_raft_weights())
     for place in places:
         click.echo(printable(place))
