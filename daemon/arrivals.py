@@ -3,9 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from daemon.file_identity import seen
 from daemon.folder_scan import (
@@ -13,19 +15,34 @@ from daemon.folder_scan import (
     PROMPT_SUFFIX,
     SETTINGS_SUFFIX,
     best_match,
+    control_of,
+    is_clip,
     natural_order,
     stem_of,
     suffix_of,
 )
-from daemon.inbox_files import InboxFiles, group_of
+from daemon.inbox_files import InboxFiles, group_of, is_named_as_file
 from daemon.jobs import Arrival
 from daemon.printable import printable
 from daemon.settings import Inbox as InboxSettings
 from fresco_core.errors import ClipError
+from io_pipeline.control_source import ControlFile, control_name
 
 PORTION = 500  # groups told at once, so that thousands take little memory and keep nobody waiting
 
-_Names = tuple[str, str | None, str | None]  # clip, prompt file, settings file
+
+class _Names(NamedTuple):
+    """A clip and what belongs to it, by names relative to the inbox."""
+
+    clip: str
+    prompt: str | None = None
+    settings: str | None = None
+    controls: tuple[str, ...] = ()
+
+    @property
+    def others(self) -> list[str]:
+        """All that there are but the clip."""
+        return [name for name in (self.prompt, self.settings, *self.controls) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ class Arrivals:
             for group in list(islice(changed, PORTION)):
                 del changed[group]
                 for name in self._files.group(group):
-                    if suffix_of(name) in CLIP_SUFFIXES and (arrival := self._arrival(name)):
+                    if is_clip(name) and (arrival := self._arrival(name)):
                         arrived.append(arrival)
         gone, self._gone = self._gone, []
         if not arrived and not gone:
@@ -126,6 +143,9 @@ class Arrivals:
         if suffix_of(name) not in CLIP_SUFFIXES:
             endings = " ".join(sorted(CLIP_SUFFIXES))
             raise ClipError(f"{shown} is no clip by its name: it is to end in one of {endings}")
+        if control := control_name(path.name):
+            of = printable(control[0])
+            raise ClipError(f"{shown} has by its name the control maps of a clip {of}: rename it")
         if reason := self._files.why_ignored(name):
             raise ClipError(f"{shown} {reason}: move it, or rename it")
         try:
@@ -146,9 +166,10 @@ class Arrivals:
         self._files.take(name)
         for other in os.listdir(self._files.path(folder)):
             other = os.path.join(folder, other)
-            mate = suffix_of(other) in (PROMPT_SUFFIX, SETTINGS_SUFFIX)
+            mate = is_named_as_file(os.path.basename(other)) and not is_clip(other)
             if mate and group_of(other) == group_of(name) and not self._files.why_ignored(other):
-                self._files.take(other)
+                with suppress(FileNotFoundError):  # a file that is named as a folder
+                    self._files.take(other)
         return self._names(name)
 
     def _arrival(self, name: str) -> Arrival | None:
@@ -156,14 +177,14 @@ class Arrivals:
         files = self._names(name)
         word = self._seen(files)
         if word == self._told.get(name):  # all as it was, and then it was complete
-            for file in filter(None, files):
+            for file in (name, *files.others):
                 self._files.settle(file)
             return None
         if not self._files.complete(name):
             return None
-        if not all(map(self._files.complete, filter(None, files))):
-            # Nobody is to begin with half a prompt, or with half of its settings.
-            files = (name, None, None)
+        if not all(map(self._files.complete, files.others)):
+            # Nobody is to begin with half a prompt, half of its settings or of its control maps.
+            files = _Names(name)
             word = self._seen(files)
             if word == self._told.get(name):
                 return None
@@ -171,19 +192,33 @@ class Arrivals:
         return self._as_told(files, word)
 
     def _as_told(self, files: _Names, word: str, priority: int | None = None) -> Arrival:
-        refused = self._files[files[0]].refused
-        for file in filter(None, files[1:]):
+        refused = self._files[files.clip].refused
+        for file in files.others:
             if not refused and self._files[file].refused:
                 refused = f"{printable(os.path.basename(file))} {self._files[file].refused}"
-        _, prompt_file, settings_file = (file and self._folder / file for file in files)
-        clip = self._folder / files[0]
-        return Arrival(clip, prompt_file or None, settings_file or None, word, refused, priority)
+        return Arrival(
+            self._folder / files.clip,
+            None if files.prompt is None else self._folder / files.prompt,
+            None if files.settings is None else self._folder / files.settings,
+            word,
+            refused,
+            priority,
+            control_files=tuple(
+                ControlFile(control[1], self._folder / file)
+                for file in files.controls
+                if (control := control_of(os.path.basename(file)))
+            ),
+        )
 
     def _names(self, clip: str) -> _Names:
         group, stem = self._files.group(group_of(clip)), stem_of(clip)
         prompts = (name for name in group if suffix_of(name) == PROMPT_SUFFIX)
         settings = (name for name in group if suffix_of(name) == SETTINGS_SUFFIX)
-        return clip, best_match(stem, prompts), best_match(stem, settings)
+        controls = sorted(
+            (name for name in group if control_of(os.path.basename(name))), key=natural_order
+        )
+        return _Names(clip, best_match(stem, prompts), best_match(stem, settings), tuple(controls))
 
     def _seen(self, files: _Names) -> str:
-        return seen(None if file is None else (file, self._files[file]) for file in files)
+        names = files.clip, files.prompt, files.settings, *files.controls
+        return seen(None if name is None else (name, self._files[name]) for name in names)

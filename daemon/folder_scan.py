@@ -10,52 +10,87 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.jobs import Job
+from io_pipeline.control_source import VIDEO_SUFFIXES, ControlFile, control_name
 
-CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv"})
+CLIP_SUFFIXES = VIDEO_SUFFIXES
 PROMPT_SUFFIX = ".txt"
 SETTINGS_SUFFIX = ".toml"
 
 
 @dataclass(frozen=True)
 class FolderScan:
-    """What a run is given: pairs, clips without a prompt, and what looks like a clip only."""
+    """What a run is given: pairs, clips without a prompt, and what looks like a clip only.
+
+    ``without_clip``: control maps of no clip.
+    """
 
     jobs: tuple[Job, ...]
     without_prompt: tuple[Path, ...]
     not_files: tuple[Path, ...]
+    without_clip: tuple[Path, ...] = ()
 
 
-def scan(clips: Path, prompts: Path, output: Path) -> FolderScan:
+def scan(
+    clips: Path,
+    prompts: Path | None,
+    output: Path,
+    *,
+    prompt: Path | None = None,
+    only: str | None = None,
+) -> FolderScan:
     """Pair every clip in ``clips`` with the ``.txt`` of the same stem in ``prompts``.
 
     Clips come in natural order (``2`` before ``10``). Hidden files are left out; links are
-    followed. ``<stem>.toml`` beside the clip goes with it. A result folder is named by the clip's
-    stem. Of several clips with one stem that goes to the clip that has it in ``output`` already,
-    else to the first; the others' folders are named by their whole file names.
+    followed. ``<stem>.toml`` and control maps beside the clip go with it. A result folder is named
+    by the clip's stem. Of several clips with one stem that goes to the clip that has it in
+    ``output`` already, else to the first; the others' folders are named by their whole file names.
+
+    Args:
+        prompts: None: of no clip.
+        prompt: the prompt file of clips that have none of their own.
+        only: the file name of the one clip that counts.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    prompt_files = _by_stem(prompts, PROMPT_SUFFIX)
+    prompt_files = {} if prompts is None else _by_stem(prompts, PROMPT_SUFFIX)
     settings_files = _by_stem(clips, SETTINGS_SUFFIX)
+    control_files = _control_files(clips)
     pairs: list[tuple[Path, Path]] = []
     without_prompt: list[Path] = []
     not_files: list[Path] = []
+    stems = set()
     for path in _entries(clips, CLIP_SUFFIXES):
+        if only not in (None, path.name):
+            continue
         if not path.is_file():  # a folder, a FIFO, a broken link
             not_files.append(path)
             continue
-        prompt_file = _beside(path, prompt_files)
+        if control_name(path.name):
+            continue
+        stems.add(composed(path.stem))
+        prompt_file = _beside(path, prompt_files) or prompt
         if prompt_file is None:
             without_prompt.append(path)
             continue
         pairs.append((path, prompt_file))
     names = _result_names([path for path, _ in pairs], output)
     jobs = tuple(
-        Job(*pair, name, settings_file=_beside(pair[0], settings_files))
+        Job(
+            *pair,
+            name,
+            settings_file=_beside(pair[0], settings_files),
+            control_files=tuple(control_files.get(composed(pair[0].stem), ())),
+        )
         for pair, name in zip(pairs, names, strict=True)
     )
-    return FolderScan(jobs, tuple(without_prompt), tuple(not_files))
+    without_clip = [
+        file.path
+        for stem, files in control_files.items()
+        if stem not in stems and only is None
+        for file in files
+    ]
+    return FolderScan(jobs, tuple(without_prompt), tuple(not_files), tuple(without_clip))
 
 
 def _result_names(clips: Sequence[Path], output: Path) -> list[str]:
@@ -85,6 +120,21 @@ def _by_stem(folder: Path, suffix: str) -> dict[str, list[Path]]:
     for path in _entries(folder, frozenset({suffix})):
         if path.is_file():
             found[composed(path.stem)].append(path)
+    return found
+
+
+def _control_files(folder: Path) -> dict[str, list[ControlFile]]:
+    """Control maps by the composed stems of their clips, in natural order."""
+    found = defaultdict(list)
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if control_of(entry.name)]
+    for name in sorted(names, key=natural_order):
+        path, what = folder / name, control_of(name)
+        if what is None or is_hidden(name):
+            continue
+        if path.is_dir() if control_name(name) is None else path.is_file():
+            stem, kind = what
+            found[composed(stem)].append(ControlFile(kind, path))
     return found
 
 
@@ -119,6 +169,16 @@ def suffix_of(name: str) -> str:
 def stem_of(name: str) -> str:
     """The name without its suffix."""
     return name.rpartition(".")[0] or name
+
+
+def control_of(name: str) -> tuple[str, str] | None:
+    """The clip's stem and the kind of control maps that are a video, or a folder, of this name."""
+    return control_name(name) or control_name(name, folder=True)
+
+
+def is_clip(name: str) -> bool:
+    """Whether a file of this name is a clip."""
+    return suffix_of(name) in CLIP_SUFFIXES and control_name(name) is None
 
 
 def composed(stem: str) -> str:

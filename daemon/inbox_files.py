@@ -15,13 +15,15 @@ from daemon.folder_scan import (
     SETTINGS_SUFFIX,
     Ignored,
     composed,
+    control_of,
     natural_order,
     stem_of,
     suffix_of,
 )
-from daemon.open_for_writing import open_for_writing
+from daemon.open_for_writing import any_open_for_writing, open_for_writing
 from daemon.printable import printable
 from daemon.settings import Inbox as InboxSettings
+from io_pipeline.control_source import control_name
 
 SUFFIXES = CLIP_SUFFIXES | {PROMPT_SUFFIX, SETTINGS_SUFFIX}
 PORTION = 500  # files sorted at once
@@ -38,7 +40,9 @@ class _Incomplete:
 
 
 class InboxFiles:
-    """Clips, prompt files and settings files by their names relative to the folder.
+    """Clips and what belongs to them, by their names relative to the folder.
+
+    A folder of control maps counts as one file: it is complete when all in it are.
 
     Works on the disk. Not thread-safe: one call at a time.
 
@@ -79,7 +83,7 @@ class InboxFiles:
         return name in self._files or name.startswith(tuple(self._closed_folders))
 
     def group(self, group: str) -> Sequence[str]:
-        """Names with one folder and one stem."""
+        """Names with one folder and one clip's stem."""
         return self._groups.get(group, ())
 
     def complete(self, name: str) -> bool:
@@ -110,6 +114,7 @@ class InboxFiles:
                     found.st_mtime_ns,
                     found.st_ino,
                     "",
+                    "",
                 ):
                     identity = self._identify(name, found)
                     if identity is not None and identity != before:
@@ -135,7 +140,7 @@ class InboxFiles:
         ``hints``: names; True: somebody writes to it; False: who has written to it has closed it.
         """
         now = self._clock()
-        for name, written in hints.items():
+        for name, written in self._outermost(hints).items():
             identity = self._identify(name) if not self.why_ignored(name) else None
             if identity is not None:  # whether one is gone is for a whole scan to say
                 if identity != self._files.get(name):
@@ -174,13 +179,13 @@ class InboxFiles:
     def why_ignored(self, name: str) -> str:
         """Why a file of this name would not be looked at; "" where it would."""
         *folders, file = name.split("/")
-        if suffix_of(file) not in SUFFIXES:
+        if not is_named_as_file(file):
             return "is no clip by its name"
         if any(part in self._ignored for part in (*folders, file)):
             return "is hidden, or left alone by inbox.ignore"
         if folders and not self._settings.recursive:
             return "is in a sub-folder, and inbox.recursive is off"
-        if any(suffix_of(folder) in SUFFIXES for folder in folders):
+        if any(map(is_named_as_file, folders)):
             return "is in a folder that is named as a file"
         return ""
 
@@ -189,7 +194,9 @@ class InboxFiles:
         return os.path.join(self.root, name)
 
     def _entries(self, closed: set[str]) -> Iterator[tuple[str, os.stat_result | None]]:
-        """Files that count, with what they are themselves, links not followed; None: it fails.
+        """Files that count, with what they are themselves, links not followed.
+
+        None in place of that: it fails, or it is a folder of control maps.
 
         Sub-folders that cannot be read are put into ``closed``.
 
@@ -212,12 +219,15 @@ class InboxFiles:
                                 pass
                             except OSError:
                                 yield name, None
-                        elif self._settings.recursive:
-                            try:
-                                if entry.is_dir(follow_symlinks=False):
-                                    folders.append(f"{name}/")
-                            except OSError:  # it may be one
-                                closed.add(f"{name}/")
+                            continue
+                        try:
+                            if control_name(entry.name, folder=True):
+                                if entry.is_dir():
+                                    yield name, None
+                            elif self._settings.recursive and entry.is_dir(follow_symlinks=False):
+                                folders.append(f"{name}/")
+                        except OSError:  # it may be one
+                            closed.add(f"{name}/")
             except OSError as error:
                 if not below:
                     raise
@@ -235,7 +245,7 @@ class InboxFiles:
         if was_refused and not identity.refused:
             # It could not be read. Permissions change without a trace in size and times.
             try:
-                open_for_writing(self.path(name))
+                self._is_written(name)
             except OSError as error:
                 return identity._replace(refused=cannot_be_read(error))
         return identity
@@ -293,12 +303,37 @@ class InboxFiles:
         if identity.refused:
             return False
         try:
-            return open_for_writing(self.path(name))
+            return self._is_written(name)
         except FileNotFoundError:
             raise
         except OSError as error:
             self._files[name] = identity._replace(refused=cannot_be_read(error))
             return False
+
+    def _is_written(self, name: str) -> bool | None:
+        """As `daemon.open_for_writing.open_for_writing`, of a file or of any in a folder."""
+        if control_name(os.path.basename(name), folder=True):
+            return any_open_for_writing(self.path(name))
+        return open_for_writing(self.path(name))
+
+    def _outermost(self, hints: Mapping[str, bool | None]) -> Mapping[str, bool | None]:
+        """Hints, with the folder of control maps in place of what is in it.
+
+        Thousands of pictures make thousands of events: while it is not complete, it is looked at
+        when it is due.
+        """
+        outermost: dict[str, bool | None] = {}
+        for name, written in hints.items():
+            parts = name.split("/")
+            for count, part in enumerate(parts, 1):
+                if control_name(part, folder=True):
+                    folder = "/".join(parts[:count])
+                    if folder not in self._incomplete:
+                        outermost[folder] = None
+                    break
+            else:
+                outermost[name] = written
+        return outermost
 
     def _forget(self, name: str) -> None:
         """A file is not there any more."""
@@ -325,4 +360,10 @@ def _in_order(files: list[tuple[str, FileIdentity]]) -> Iterator[tuple[str, File
 def group_of(name: str) -> str:
     """What the files of one clip have in common: their folder and their stem."""
     folder, slash, file = name.rpartition("/")
-    return folder + slash + composed(stem_of(file))
+    control = control_of(file)
+    return folder + slash + composed(stem_of(file) if control is None else control[0])
+
+
+def is_named_as_file(name: str) -> bool:
+    """Whether something of this name, be it a file or a folder of control maps, is looked at."""
+    return suffix_of(name) in SUFFIXES or control_name(name, folder=True) is not None

@@ -2,13 +2,15 @@
 
 import os
 import re
+import stat
 import weakref
 from pathlib import Path
 
-from daemon.file_identity import FileIdentity, is_beneath, seen
+from daemon.file_identity import FileIdentity, folder_identity, is_beneath, seen
 from daemon.jobs import Job
 from daemon.printable import printable
 from fresco_core.errors import ClipError
+from io_pipeline.control_source import ControlFile, control_name
 from io_pipeline.regular_file import regular_descriptor
 
 _HELD = re.compile(r"/proc/\d+/fd/\d+")
@@ -19,10 +21,12 @@ class JobFiles:
 
     With ``folder`` they are opened beneath it once and held until `close`; then they are read
     through this process's descriptors, by it and by its workers, which run as the same user. What
-    takes their names' places is never read.
+    takes their names' places is never read. Of a folder of control maps the folder is held: what is
+    in it is to be opened without following links.
 
     Attributes:
-        clip, prompt_file, settings_file: as of the job, or what stands for those that are held.
+        clip, prompt_file, settings_file, control_files: as of the job, or what stands for those
+            that are held.
         seen: as `daemon.file_identity.seen`, of what is held.
 
     Raises:
@@ -35,6 +39,7 @@ class JobFiles:
             job.prompt_file,
             job.settings_file,
         )
+        self.control_files = job.control_files
         self.seen = ""
         self._names: dict[str, str] = {}
         self._descriptors: list[int] = []
@@ -56,10 +61,15 @@ class JobFiles:
         self._close()
 
     def _hold(self, folder: Path) -> None:
-        files = self.clip, self.prompt_file, self.settings_file
-        self.clip, self.prompt_file = (self._held(folder, file) for file in files[:2])
+        controls = [file.path for file in self.control_files]
+        files = self.clip, self.prompt_file, self.settings_file, *controls
+        self.clip = self._held(folder, self.clip)
+        self.prompt_file = self._held(folder, self.prompt_file)
         if self.settings_file is not None:
             self.settings_file = self._held(folder, self.settings_file)
+        self.control_files = tuple(
+            ControlFile(file.kind, self._held(folder, file.path)) for file in self.control_files
+        )
         held = iter(self._descriptors)
         self.seen = seen(
             None if file is None else (file.name, _identity(next(held))) for file in files
@@ -79,6 +89,8 @@ class JobFiles:
 def open_beneath(folder: Path, path: Path) -> int:
     """A descriptor of a regular file beneath a folder; links are followed that stay there.
 
+    Of a folder of control maps it is that folder's.
+
     Raises:
         ClipError: it leads out of the folder.
         OSError: it cannot be opened, or its name came to mean something else in this moment.
@@ -93,6 +105,9 @@ def open_beneath(folder: Path, path: Path) -> int:
         for each in folders:
             above, at = at, os.open(each, flags, dir_fd=at)
             os.close(above)
+        if control_name(path.name, folder=True):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(name, flags, dir_fd=at)
         return regular_descriptor(name, follow=False, folder=at)
     finally:
         os.close(at)
@@ -100,6 +115,8 @@ def open_beneath(folder: Path, path: Path) -> int:
 
 def _identity(descriptor: int) -> FileIdentity:
     found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        return folder_identity(descriptor, found.st_ino)
     return FileIdentity(found.st_size, found.st_mtime_ns, found.st_ino)
 
 

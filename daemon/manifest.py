@@ -29,7 +29,8 @@ def manifest(clip: ClipWork, settings: Settings, facts: Mapping[str, Any]) -> di
             "decoder": info.engine,
         },
         "prompt": asdict(clip.prompt),
-        "fingerprints": asdict(clip.prints),
+        "control_files": {file.path.name: file.kind for file in clip.job.control_files},
+        "fingerprints": clip.prints.to_json(),
         "seed": settings.translation.seed,
         "sizes": {
             "clip": [info.width, info.height],

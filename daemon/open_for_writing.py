@@ -1,8 +1,26 @@
-"""Whether somebody has a file open for writing."""
+"""Whether somebody has a file, or one in a folder, open for writing."""
 
 import fcntl
 import os
 import signal
+from contextlib import suppress
+
+
+def any_open_for_writing(folder: str) -> bool | None:
+    """As `open_for_writing`, of the files in a folder that are not hidden: True where one is.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    answers = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                with suppress(FileNotFoundError):  # gone in between: another folder than before
+                    answers.add(open_for_writing(entry.path))
+            if True in answers:
+                return True
+    return None if None in answers else False
 
 
 def open_for_writing(path: str) -> bool | None:

@@ -15,10 +15,13 @@ import pytest
 
 from daemon import inbox_files
 from daemon.arrivals import PORTION, Arrivals
+from daemon.file_identity import seen_now
 from daemon.inbox_files import LOST
-from daemon.jobs import Arrival
+from daemon.job_files import JobFiles
+from daemon.jobs import Arrival, Job
 from daemon.settings import Inbox as InboxSettings
 from fresco_core.errors import ClipError
+from io_pipeline.control_source import ControlFile
 
 QUIET = 2.0
 
@@ -559,3 +562,146 @@ class TestTake:
         with pytest.raises(ClipError, match=r"a\.mp4: is a folder, not a file"):
             rig.arrivals.take("a.mp4", None)
         assert rig.one().refused
+
+
+class TestControlFiles:
+    """A video or a folder beside the clip: complete with it, and part of what it looks like."""
+
+    def kinds(self, arrival: Arrival) -> list[str]:
+        return [file.kind for file in arrival.control_files]
+
+    def pictures(self, rig: Rig, name: str = "a.depth", count: int = 2) -> Path:
+        folder = rig.folder / name
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number}.png").write_bytes(b"x")
+        return folder
+
+    def test_told_with_the_clip(self, rig: Rig) -> None:
+        self.pictures(rig)
+        rig.drop("a.mp4", "a.txt", "a.hed.MOV", "b.depth.mp4", "a.canny")
+        arrival = rig.one()
+        assert arrival.clip == rig.folder / "a.mp4"
+        assert arrival.control_files == (
+            ControlFile("depth", rig.folder / "a.depth"),
+            ControlFile("hed", rig.folder / "a.hed.MOV"),
+        )
+        assert arrival.refused == ""
+        assert rig.complete() == []
+        assert rig.arrivals.due == float("inf")
+        job = Job(
+            arrival.clip,
+            rig.folder / "a.txt",
+            "a",
+            control_files=arrival.control_files,
+        )
+        assert seen_now(rig.folder, *job.files) == arrival.seen
+        files = JobFiles(job, rig.folder)
+        assert files.seen == arrival.seen
+        files.close()
+
+    def test_late(self, rig: Rig) -> None:
+        rig.drop("a.mp4", "a.txt")
+        first = rig.one()
+        rig.drop("a.depth.mp4")
+        waiting, second = rig.complete()
+        assert (waiting.prompt_file, self.kinds(waiting)) == (None, [])  # nobody begins with half
+        assert self.kinds(second) == ["depth"]
+        assert len({first.seen, waiting.seen, second.seen}) == 3
+
+    def test_a_folder_that_fills(self, rig: Rig) -> None:
+        rig.drop("a.mp4", "a.txt")
+        rig.complete()
+        folder = self.pictures(rig, count=1)
+        (waiting,) = rig.scanned()
+        assert waiting.prompt_file is None
+        for number in range(1, 4):
+            (folder / f"{number}.png").write_bytes(b"x")
+            assert rig.looked(QUIET) == []
+        with (folder / "4.png").open("wb"):
+            assert rig.looked(QUIET) == []
+            assert rig.looked(QUIET) == []
+            assert rig.looked(3600) == []
+        (arrival,) = rig.looked(1.0)
+        assert self.kinds(arrival) == ["depth"]
+
+    def test_changed(self, rig: Rig) -> None:
+        folder = self.pictures(rig)
+        rig.drop("a.mp4", "a.txt", "a.hed.mp4")
+        words = [rig.one().seen]
+        for file in (rig.folder / "a.hed.mp4", folder / "1.png"):
+            file.write_bytes(b"changed")
+            waiting, arrival = rig.complete()
+            assert waiting.prompt_file is None
+            words.append(arrival.seen)
+        assert len(set(words)) == 3
+
+    def test_deleted(self, rig: Rig) -> None:
+        folder = self.pictures(rig)
+        rig.drop("a.mp4", "a.txt", "a.hed.mp4")
+        rig.one()
+        (rig.folder / "a.hed.mp4").unlink()
+        assert self.kinds(rig.one()) == ["depth"]
+        shutil.rmtree(folder)
+        assert self.kinds(rig.one()) == []
+        assert rig.gone == []
+
+    @pytest.mark.parametrize("beneath", ["", "sub/"])
+    def test_events_within_a_folder(self, recursive: Rig, beneath: str) -> None:
+        rig = recursive
+        (rig.folder / beneath).mkdir(exist_ok=True)
+        folder = self.pictures(rig, f"{beneath}a.depth")
+        rig.drop(f"{beneath}a.mp4", f"{beneath}a.txt", f"{beneath}a.depth/b.mp4")
+        rig.one()
+        (folder / "0.png").write_bytes(b"changed")
+        rig.arrivals.look({f"{beneath}a.depth/0.png": False})
+        (waiting,) = rig.told()
+        assert waiting.prompt_file is None
+        (arrival,) = rig.looked(QUIET)
+        assert (arrival.clip.name, self.kinds(arrival)) == ("a.mp4", ["depth"])
+
+    def test_refused(self, rig: Rig, tmp_path: Path) -> None:
+        (tmp_path / "secret.mp4").touch()
+        (tmp_path / "secret").mkdir()
+        for stem in "abcde":
+            rig.drop(f"{stem}.mp4", f"{stem}.txt")
+        (rig.folder / "a.depth.mp4").symlink_to("../secret.mp4")
+        (rig.folder / "b.depth").symlink_to("../secret")
+        (self.pictures(rig, "c.depth") / "2.png").symlink_to("0.png")
+        os.mkfifo(rig.folder / "d.depth.mp4")
+        os.mkfifo(self.pictures(rig, "e.control") / "3.png")
+        assert [arrival.refused for arrival in rig.complete()] == [
+            "a.depth.mp4 is a link that leads out of the inbox",
+            "b.depth is a link that leads out of the inbox",
+            "c.depth has 2.png, a link, in it",
+            "d.depth.mp4 is a FIFO, not a file",
+            "e.control has 3.png, a FIFO, in it",
+        ]
+
+    def test_permissions_given_later(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pictures(rig)
+        rig.drop("a.mp4", "a.txt")
+
+        def denied(folder: str) -> bool:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(inbox_files, "any_open_for_writing", denied)
+            assert rig.one().refused == "a.depth cannot be read: Permission denied"
+            assert rig.complete() == []
+        assert rig.complete()[-1].refused == ""
+
+    def test_by_command(self, rig: Rig) -> None:
+        self.pictures(rig)
+        rig.drop("a.mp4", "a.txt", "a.hed.mp4", "a.canny")
+        assert self.kinds(rig.arrivals.take("a.mp4", None)) == ["depth", "hed"]
+        with pytest.raises(ClipError, match=r"a\.hed\.mp4 has by its name the control maps of"):
+            rig.arrivals.take("a.hed.mp4", None)
+
+    def test_at_a_restart_they_are_complete(self, rig: Rig) -> None:
+        self.pictures(rig)
+        rig.drop("a.mp4", "a.txt")
+        arrival = rig.one()
+        again = Rig(rig.folder, {arrival.clip: arrival.seen})
+        assert again.scanned() == []
+        assert again.arrivals.due == float("inf")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.file_identity import FileIdentity, identify, seen, seen_now
+from daemon.file_identity import FileIdentity, folder_identity, identify, seen, seen_now
 
 
 @pytest.fixture
@@ -52,6 +52,62 @@ def test_a_folder_stays_the_same_whatever_is_put_into_it(folder: Path) -> None:
     before = identify(str(folder), "dir.mp4")
     (folder / "dir.mp4/a").touch()
     assert identify(str(folder), "dir.mp4") == before
+
+
+class TestFolderOfPictures:
+    @pytest.fixture
+    def pictures(self, folder: Path) -> Path:
+        pictures = folder / "a.depth"
+        pictures.mkdir()
+        for name in ("1.png", "2.png"):
+            (pictures / name).write_bytes(b"x")
+        return pictures
+
+    def test_another_one_with_every_change_in_it(self, folder: Path, pictures: Path) -> None:
+        found = [identify(str(folder), "a.depth")]
+        assert (found[0].size, found[0].refused) == (2, "")
+        old = (pictures / "1.png").stat().st_mtime_ns
+        for change in (
+            lambda: os.utime(pictures / "1.png", ns=(0, old - 1)),
+            lambda: (pictures / "2.png").write_bytes(b"xy"),
+            lambda: (pictures / "1.png").rename(pictures / "3.png"),
+            lambda: (pictures / "3.png").unlink(),
+            lambda: (pictures / "4.png").touch(),
+        ):
+            change()
+            found.append(identify(str(folder), "a.depth"))
+        assert len({seen([("a.depth", identity)]) for identity in found}) == len(found)
+
+    def test_what_is_hidden_does_not_count(self, folder: Path, pictures: Path) -> None:
+        before = identify(str(folder), "a.depth")
+        (pictures / ".DS_Store").touch()
+        assert identify(str(folder), "a.depth") == before
+
+    def test_by_descriptor(self, folder: Path, pictures: Path) -> None:
+        descriptor = os.open(pictures, os.O_RDONLY)
+        identity = folder_identity(descriptor, pictures.stat().st_ino)
+        assert identity == folder_identity(descriptor, pictures.stat().st_ino)
+        os.close(descriptor)
+        assert identity == identify(str(folder), "a.depth")
+
+    def test_refused(
+        self, folder: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "out.depth").symlink_to(tmp_path)
+        (folder / "in.depth").symlink_to(pictures)
+        assert refused(folder, "out.depth") == "is a link that leads out of the inbox"
+        assert identify(str(folder), "in.depth") == identify(str(folder), "a.depth")
+        (pictures / "3.png").symlink_to("1.png")
+        assert refused(folder, "a.depth") == "has 3.png, a link, in it"
+        (pictures / "0\n").mkdir()
+        assert refused(folder, "a.depth") == r"has 0\n, a folder, in it"
+        monkeypatch.setattr("daemon.file_identity.MANY", 3)
+        assert refused(folder, "a.depth") == "has more than 3 files"
+
+    def test_a_file_of_such_a_name_is_not_there(self, folder: Path) -> None:
+        (folder / "a.depth").touch()
+        with pytest.raises(FileNotFoundError):
+            identify(str(folder), "a.depth")
 
 
 def test_links(folder: Path, tmp_path: Path) -> None:
@@ -103,7 +159,10 @@ def test_seen_changes_with_each_of_the_files_and_with_their_names() -> None:
         seen([("a.mp4", one), None, ("a.txt", one)]),
         seen([("a.mp4", one._replace(refused="is a folder")), None, None]),
     ]
+    words.append(seen([("a.mp4", one), None, None, ("a.hed.mp4", one)]))
     assert len(set(words)) == len(words)
+    # What a store has seen before there were folders stays seen.
+    assert words[0] == "592fa03991a0ec504efa56b0"
     assert seen([("sub/a.mp4", one)]) == seen([("a.mp4", one)])
     assert seen([("bytes\udcff.mp4", one)])
 

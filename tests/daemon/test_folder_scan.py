@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.folder_scan import scan
+from io_pipeline.control_source import ControlFile
 
 
 def drop(folder: Path, *names: str) -> None:
@@ -162,6 +163,58 @@ def test_settings_beside_the_clip_go_with_it(tmp_path: Path) -> None:
     drop(prompts, "a.txt", "b.txt", "b.toml")
     first, second = scan(clips, prompts, tmp_path).jobs
     assert (first.settings_file, second.settings_file) == (clips / "a.toml", None)
+
+
+class TestControlFiles:
+    def test_they_go_with_their_clip(self, tmp_path: Path) -> None:
+        drop(tmp_path, "a.mp4", "a.txt", "b.mp4", "b.txt", "a.Hed.MOV", "a.10.depth.mp4", "a.canny")
+        for name in ("a.depth", "A.control", "c.control", ".hidden.depth"):
+            (tmp_path / name).mkdir()
+        found = scan(tmp_path, tmp_path, tmp_path / "output")
+        assert {job.name: job.control_files for job in found.jobs} == {
+            "a": (
+                ControlFile("depth", tmp_path / "a.depth"),
+                ControlFile("hed", tmp_path / "a.Hed.MOV"),
+            ),
+            "b": (),
+        }
+        assert [path.name for path in found.without_clip] == [
+            "a.10.depth.mp4",
+            "A.control",
+            "c.control",
+        ]
+        assert found.without_prompt == found.not_files == ()
+
+    def test_links_are_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "maps").mkdir()
+        drop(tmp_path, "maps.mp4")
+        drop(tmp_path / "in", "a.mp4", "a.txt")
+        (tmp_path / "in/a.depth").symlink_to(tmp_path / "maps")
+        (tmp_path / "in/a.hed.mp4").symlink_to(tmp_path / "maps.mp4")
+        (job,) = scan(tmp_path / "in", tmp_path / "in", tmp_path / "output").jobs
+        assert [file.kind for file in job.control_files] == ["depth", "hed"]
+
+
+def test_one_clip_alone(tmp_path: Path) -> None:
+    drop(tmp_path, "a.mp4", "a.txt", "b.mp4", "b.txt", "b.toml", "b.depth.mp4", "prompt")
+    found = scan(tmp_path, tmp_path, tmp_path / "output", only="b.mp4")
+    (job,) = found.jobs
+    assert (job.name, job.settings_file) == ("b", tmp_path / "b.toml")
+    assert job.prompt_file == tmp_path / "b.txt"
+    assert [file.kind for file in job.control_files] == ["depth"]
+    (job,) = scan(
+        tmp_path, None, tmp_path / "output", prompt=tmp_path / "prompt", only="b.mp4"
+    ).jobs
+    assert job.prompt_file == tmp_path / "prompt"
+    assert scan(tmp_path, tmp_path, tmp_path / "output", only="c.mp4").jobs == ()
+
+
+def test_a_prompt_for_clips_without_one(tmp_path: Path) -> None:
+    drop(tmp_path, "a.mp4", "a.txt", "b.mp4", "prompt")
+    found = scan(tmp_path, tmp_path, tmp_path / "output", prompt=tmp_path / "prompt")
+    assert [job.prompt_file.name for job in found.jobs] == ["a.txt", "prompt"]
+    assert found.without_prompt == ()
 
 
 def test_the_exact_stem_goes_before_an_equal_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.open_for_writing import open_for_writing
+from daemon.open_for_writing import any_open_for_writing, open_for_writing
 
 
 @pytest.fixture
@@ -23,6 +23,15 @@ def test_a_writer_is_noticed_until_it_closes(file: Path) -> None:
     with file.open("ab"):
         assert open_for_writing(str(file)) is True
     assert open_for_writing(str(file)) is False
+
+
+def test_one_in_a_folder(file: Path) -> None:
+    (file.parent / "b.png").touch()
+    assert any_open_for_writing(str(file.parent)) is False
+    with (file.parent / ".hidden").open("wb"):
+        assert any_open_for_writing(str(file.parent)) is False
+        with file.open("ab"):
+            assert any_open_for_writing(str(file.parent)) is True
 
 
 def test_readers_are_no_writers(file: Path) -> None:
