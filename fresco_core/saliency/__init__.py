@@ -5,9 +5,7 @@ Shape legend: N frames, H rows, W columns, h x w = H/2 x W/2.
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fresco_core.errors import ConfigError
-
-if TYPE_CHECKING:  # the names of the models can be had without torch
+if TYPE_CHECKING:  # the place of weights can be had without torch
     import torch
     from torch import Tensor
 
@@ -44,7 +42,8 @@ def load_saliency(
     """Load a saliency model.
 
     Args:
-        model: ``"egnet"`` (a network) or ``"motion"`` (what moves unlike the camera; no weights).
+        model: ``"egnet"`` (a network) or ``"motion"`` (what moves unlike the camera; no weights);
+            what ``"auto"`` means is told by `fresco_core.saliency.weights.choose_saliency`.
         weights: for EGNet, a ``.pth`` or ``.safetensors`` state dict; None takes the file of the
             usual name from torch's hub cache. Motion has none.
         device: where the network runs.
@@ -53,21 +52,14 @@ def load_saliency(
         ConfigError: unknown model, or weights given to a model that has none.
         ModelsError: weights missing, damaged or of another network.
     """
-    if model == "motion":
-        from fresco_core.saliency.motion import MotionSaliency
+    from fresco_core.saliency.egnet import EgnetSaliency
+    from fresco_core.saliency.motion import MotionSaliency
+    from fresco_core.saliency.weights import find_saliency_weights
 
-        if weights is not None:
-            raise ConfigError(
-                f"saliency model motion takes no weights: remove {weights} or choose egnet"
-            )
-        return MotionSaliency()
     if model == "egnet":
-        from fresco_core.saliency.egnet import EgnetSaliency
-
         return EgnetSaliency.load(weights, device)
-    raise ConfigError(
-        f"unknown saliency model {model!r}: choose one of {', '.join(SALIENCY_MODELS)}"
-    )
+    find_saliency_weights(model, weights)  # refuses any but motion, and weights for that
+    return MotionSaliency()
 
 
 def __getattr__(name: str) -> Any:
