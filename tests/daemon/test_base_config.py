@@ -2,9 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from daemon.base_config import AS_PUBLISHED, KEYS, read_base_config
+from daemon.base_config import AS_PUBLISHED, KEYS, BaseConfig, read_base_config
 from daemon.config import Layer, merge
 from daemon.settings import Settings
+from daemon.stages import (
+    key_frame_options,
+    make_stages,
+    propagation_options,
+    translation_options,
+)
 from fresco_core.errors import ConfigError
 from tests.conftest import ROOT
 
@@ -90,25 +96,56 @@ def test_every_key_of_the_published_code_is_known() -> None:
     assert sorted(keys.split()) == sorted(KEYS)
 
 
-def test_every_key_takes_effect(tmp_path: Path) -> None:
-    """Each changes the settings, or what a run takes from the file."""
-    lines = """
-        mininterv: 2|maxinterv: 9|batch_size: 5|seed: 1|num_inference_steps: 30
-        num_warmup_steps: 2|sd_path: a/b|use_controlnet: false|controlnet_type: canny
-        cond_scale: 1.0|use_freeu: true|end_opt_step: 9|run_ebsynth: false|max_process: 2
-        gmflow_path: a.pth|sod_path: b.pth|use_salinecy: false|file_path: a.mp4|video_path: a.mp4
-        save_path: out|prompt: a car
-    """.replace("\n", "|").split("|")
-    told = [line.strip() for line in lines if line.strip()]
-    assert sorted(line.partition(":")[0] for line in told) == sorted(KEYS)
+# One line for each key, which changes something.
+LINES = """\
+mininterv: 2
+maxinterv: 9
+batch_size: 5
+seed: 1
+num_inference_steps: 30
+num_warmup_steps: 2
+sd_path: a/b
+use_controlnet: false
+controlnet_type: canny
+cond_scale: 1.0
+use_freeu: true
+end_opt_step: 9
+run_ebsynth: false
+max_process: 2
+gmflow_path: a.pth
+sod_path: b.pth
+use_salinecy: false
+file_path: a.mp4
+video_path: a.mp4
+save_path: out
+prompt: a car
+""".splitlines()
+
+
+def told(job: BaseConfig) -> list[object]:
+    """What workers, or a run, are told by the settings and by the file itself."""
+    settings = merge(job.layer)
+    stages = make_stages(settings, lambda: 0)
+    return [
+        (job.clip, job.output, job.prompt),
+        stages.cpu,
+        stages.device("cpu"),
+        key_frame_options(settings),
+        translation_options(settings),
+        propagation_options(settings),
+        settings.output.frames,
+        settings.propagation.processes,
+    ]
+
+
+def test_every_key_reaches_who_does_it(tmp_path: Path) -> None:
+    assert sorted(line.partition(":")[0] for line in LINES) == sorted(KEYS)
     file = tmp_path / "job.yaml"
     file.write_text("")
-    nothing = read_base_config(file)
-    for line in told:
+    nothing = told(read_base_config(file))
+    for line in LINES:
         file.write_text(line)
-        job = read_base_config(file)
-        of_clip = (job.clip, job.output, job.prompt) != (None, None, None)
-        assert of_clip or merge(job.layer) != merge(nothing.layer), line
+        assert told(read_base_config(file)) != nothing, line
 
 
 def test_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
