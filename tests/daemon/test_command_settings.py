@@ -70,6 +70,31 @@ class TestSet:
         assert CliRunner().invoke(cli, ["check-config", "--set", text]).exit_code == 2
 
 
+class TestOptions:
+    def test_several_kinds_of_control_maps(self) -> None:
+        settings, _ = gather_settings(control_type="hed,depth")
+        assert settings.control.type == ("hed", "depth")
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (("--control-type", "hed,lineart"), "'lineart' is not one of 'hed', 'canny', 'depth'"),
+            (("--control-type", ""), "'' is not one of"),
+            (("--preset", "sim3real"), "'sim3real' is not one of 'sim2real', 'stylize'"),
+        ],
+    )
+    def test_wrong_usage(self, options: tuple[str, ...], told: str) -> None:
+        result = CliRunner().invoke(cli, ["check-config", *options])
+        assert result.exit_code == 2
+        assert told in " ".join(result.output.replace("│", "").split())
+
+    def test_preview_and_presets(self) -> None:
+        options = ("--preview", "--preset", "stylize", "--preset", "sim2real")
+        result = CliRunner().invoke(cli, ["check-config", *options])
+        assert 'frames = "preview"' in result.output
+        assert "strength = 0.75" in result.output
+
+
 class TestServiceConfig:
     """Where the daemon and its commands look for the settings."""
 
