@@ -47,19 +47,12 @@ class EgnetSaliency:
         remedy = "name the weights of EGNet's ResNet form, or choose saliency model motion"
         return cls(load_network(path, _build, EGNET, remedy), device)
 
+    @torch.no_grad()
     def __call__(self, frames_N3HW: Tensor, flows_N2HW: Tensor) -> Tensor:
         """See :class:`fresco_core.saliency.SaliencyModel`; looks at the frames alone."""
-        return self.logits(frames_N3HW).sigmoid().to(flows_N2HW.device)
-
-    @torch.no_grad()
-    def logits(self, frames_N3HW: Tensor) -> Tensor:
-        """What the network says, float32 (N,1,h,w) on its device; above 0 is salient.
-
-        Args:
-            frames_N3HW: uint8 RGB, any device.
-        """
         pictures = (self._picture(frame_3HW) for frame_3HW in frames_N3HW)
-        return torch.cat([self._network(picture_13hw) for picture_13hw in pictures])
+        salient = [self._network(picture_13hw).sigmoid() for picture_13hw in pictures]
+        return torch.cat(salient).to(flows_N2HW.device)
 
     def _picture(self, frame_3HW: Tensor) -> Tensor:
         frame_3HW = frame_3HW.to(self._device, torch.float32) - self._mean_311

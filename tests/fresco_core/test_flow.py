@@ -13,10 +13,12 @@ from torch import Tensor
 from torchvision.models.optical_flow import raft_large
 
 from fresco_core.errors import ConfigError, ModelsError
-from fresco_core.flow import FlowModel, load_flow
+from fresco_core.flow import FlowModel, gmflow_network, load_flow
 from fresco_core.flow.dis import DisFlow
 from fresco_core.flow.raft import RaftFlow
 from fresco_core.flow.raft_weights import URL, cached_raft_weights
+from fresco_core.flow.weights import GMFLOW_FILE, FlowChoice, choose_flow
+from tests.fresco_core.small_networks import egnet_state, gmflow_state, save_weights
 
 
 def textured(rows: int, columns: int, shift: tuple[float, float] = (0, 0), seed: int = 0) -> Tensor:
@@ -211,3 +213,117 @@ def test_inverse_search_does_not_depend_on_threads() -> None:
         cv2.setNumThreads(threads)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@pytest.fixture(scope="module")
+def gmflow(tmp_path_factory: pytest.TempPathFactory) -> FlowModel:
+    path = tmp_path_factory.mktemp("gmflow") / "gmflow.pth"
+    return load_flow("gmflow", save_weights(path, gmflow_state(), "model"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 48), (61, 139)])
+def test_gmflow_takes_any_size_and_keeps_pairs_apart(
+    gmflow: FlowModel, size: tuple[int, int]
+) -> None:
+    frames = torch.stack([textured(*size), textured(*size, (2, 1)), textured(*size, seed=1)])
+    forward, backward = gmflow(frames, frames.roll(-1, 0))
+    assert forward.shape == backward.shape == (3, 2, *size)
+    assert forward.dtype == backward.dtype == torch.float32
+    assert forward.isfinite().all()
+    alone = gmflow(frames[1:2], frames[2:])
+    assert torch.equal(alone[0][0], forward[1])
+    assert torch.equal(alone[1][0], backward[1])
+    # backward is forward with the frames exchanged
+    torch.testing.assert_close(gmflow(frames[2:], frames[1:2])[0][0], backward[1])
+
+
+def test_gmflow_of_an_extended_frame_is_cut_to_the_frame(gmflow: FlowModel) -> None:
+    """Frames of a size that fits, whose edge is repeated, are what smaller ones are made to."""
+    pair = torch.stack([textured(60, 90), textured(60, 90, (2, 1))])
+    extended = torch.nn.functional.pad(pair.float(), (3, 3, 2, 2), mode="replicate").byte()
+    forward = gmflow(pair[:1], pair[1:])[0]
+    whole = gmflow(extended[:1], extended[1:])[0]
+    torch.testing.assert_close(forward, whole[..., 2:-2, 3:-3])
+
+
+def test_gmflow_needs_no_more_memory_than_is_set(
+    gmflow: FlowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = torch.stack([textured(96, 128), textured(96, 128, (2, 1))])
+    at_once = gmflow(pair[:1], pair[1:])[0]
+    largest, softmax = [], Tensor.softmax
+
+    def watched(scores: Tensor, axis: int) -> Tensor:
+        largest.append(scores.numel())
+        return softmax(scores, axis)
+
+    monkeypatch.setattr(gmflow_network, "_SCORES", 4000)
+    monkeypatch.setattr(Tensor, "softmax", watched)
+    in_parts = gmflow(pair[:1], pair[1:])[0]
+    # attention's tokens are fewer than those of the up-sampling, which is no square of them
+    assert sorted(largest)[-2] <= 4000
+    assert len(largest) > 50
+    torch.testing.assert_close(in_parts, at_once)
+
+
+class TestChoice:
+    """What ``auto`` means, and what is refused before anything is loaded."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        return tmp_path / "torch" / "hub" / "checkpoints"
+
+    def test_auto_takes_the_best_whose_weights_are_there(
+        self, home: Path, raft_state: dict[str, Tensor]
+    ) -> None:
+        found = choose_flow("auto")
+        assert (found.model, found.weights) == ("dis", None)
+        assert str(home / GMFLOW_FILE) in found.why
+        raft = save_weights(cached_raft_weights(), raft_state)
+        found = choose_flow("auto", "")
+        assert (found.model, str(found.weights)) == ("raft", raft)
+        assert raft in found.why
+        gmflow = save_weights(home / GMFLOW_FILE, gmflow_state(), "model", old=True)
+        found = choose_flow("auto")
+        assert (found.model, str(found.weights)) == ("gmflow", gmflow)
+        assert load_flow(found.model, str(found.weights)).name == "gmflow"
+
+    def test_auto_takes_what_a_file_holds(
+        self, tmp_path: Path, raft_state: dict[str, Tensor]
+    ) -> None:
+        for state, model in ((gmflow_state(), "gmflow"), (raft_state, "raft")):
+            path = save_weights(tmp_path / "x.safetensors", state)
+            found = choose_flow("auto", path)
+            assert (found.model, str(found.weights)) == (model, path)
+        path = save_weights(tmp_path / "x.pth", egnet_state())
+        with pytest.raises(ModelsError, match=r"x\.pth holds EGNet, not GMFlow or torchvision"):
+            choose_flow("auto", path)
+        with pytest.raises(ModelsError, match=r"none\.pth not found: correct the path"):
+            choose_flow("auto", str(tmp_path / "none.pth"))
+
+    def test_a_damaged_file_in_the_usual_place_is_told_of(self, home: Path) -> None:
+        home.mkdir(parents=True)
+        (home / GMFLOW_FILE).write_bytes(b"half a download")
+        with pytest.raises(ModelsError, match=f"{GMFLOW_FILE} is damaged"):
+            choose_flow("auto")
+
+    def test_a_named_model_is_checked_only(self, home: Path, tmp_path: Path) -> None:
+        assert choose_flow("dis") == FlowChoice("dis", None)
+        path = save_weights(tmp_path / "x.pth", gmflow_state())
+        assert choose_flow("gmflow", path) == FlowChoice("gmflow", Path(path))
+        with pytest.raises(ModelsError, match=f"{GMFLOW_FILE} not found: put the published file"):
+            choose_flow("gmflow")
+        with pytest.raises(ModelsError, match="holds GMFlow, not torchvision's RAFT large"):
+            load_flow("raft", path)
+        with pytest.raises(ConfigError, match="dis takes no weights"):
+            choose_flow("dis", path)
+        with pytest.raises(ConfigError, match="choose one of gmflow, raft, dis"):
+            choose_flow("pwc")
+
+    def test_weights_of_another_form_of_gmflow_are_refused(self, tmp_path: Path) -> None:
+        state = gmflow_state()
+        state["upsampler.2.weight"] = torch.zeros(144, 8, 1, 1)  # that of two scales
+        path = save_weights(tmp_path / "x.pth", state)
+        with pytest.raises(ModelsError, match=r"does not fit GMFlow .*another form of it"):
+            load_flow("gmflow", path)

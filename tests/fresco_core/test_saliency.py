@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 
+from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.flow import load_flow
-from fresco_core.saliency import motion_saliency, nearest_flows
+from fresco_core.saliency import load_saliency, motion_saliency, nearest_flows
+from fresco_core.saliency.weights import EGNET_FILE, SaliencyChoice, choose_saliency
 from fresco_core.smoothing import background_map
 from tests.fresco_core.scenes import panning, texture
+from tests.fresco_core.small_networks import egnet_state, gmflow_state, save_weights
 
 
 def test_the_cameras_own_motion_is_not_salient():
@@ -56,3 +61,74 @@ def test_a_mover_in_front_of_a_background_with_real_flow(step):
     for i, frame in enumerate(background):
         left = (20 + 25 * i) // 2
         assert frame[0, 36:54, left + 6 : left + 24].mean() < 0.2
+
+
+def test_motion_is_a_model_that_looks_at_the_flow_alone():
+    flows = torch.full((2, 2, 64, 64), 20.0)
+    flows[1, 0, 20:40, 30:50] += 8
+    model = load_saliency("motion")
+    assert model.name == "motion"
+    frames = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    assert torch.equal(model(frames, flows), motion_saliency(flows))
+
+
+def test_egnet_looks_at_each_frame_alone(tmp_path: Path):
+    model = load_saliency("egnet", save_weights(tmp_path / "x.pth", egnet_state(), old=True))
+    assert model.name == "egnet"
+    frames = torch.from_numpy(panning(3, 48, 70)).permute(0, 3, 1, 2)
+    flows = torch.zeros(3, 2, 48, 70)
+    salient = model(frames, flows)
+    assert salient.shape == (3, 1, 24, 35)
+    assert salient.dtype == torch.float32
+    assert not salient.requires_grad
+    assert 0 <= salient.min() < salient.max() <= 1
+    assert torch.equal(salient[1:2], model(frames[1:2], flows[1:2]))
+    assert not torch.equal(salient[:1], salient[2:])
+    assert torch.equal(salient, model(frames, flows + 1))
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_egnets_weights_decide(tmp_path: Path, name: str):
+    frames, flows = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, 2, 32, 32)
+    found = [
+        load_saliency("egnet", save_weights(tmp_path / name, egnet_state(seed)))(frames, flows)
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_auto_takes_egnet_where_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    usual = tmp_path / "torch" / "hub" / "checkpoints" / EGNET_FILE
+    found = choose_saliency("auto", "")
+    assert (found.model, found.weights) == ("motion", None)
+    assert str(usual) in found.why
+    save_weights(usual, egnet_state(), old=True)
+    found = choose_saliency("auto")
+    assert (found.model, found.weights) == ("egnet", usual)
+    assert load_saliency("egnet").name == "egnet"
+    path = save_weights(tmp_path / "mine.safetensors", egnet_state())
+    assert choose_saliency("auto", path).weights == Path(path)
+    assert choose_saliency("egnet", path) == SaliencyChoice("egnet", Path(path))
+    assert choose_saliency("motion") == SaliencyChoice("motion", None)
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ModelsError, match=f"{EGNET_FILE} not found: put the published file there"):
+        load_saliency("egnet")
+    with pytest.raises(ModelsError, match=r"none\.pth not found: correct the path"):
+        choose_saliency("auto", str(tmp_path / "none.pth"))
+    path = save_weights(tmp_path / "x.pth", gmflow_state())
+    with pytest.raises(ModelsError, match=r"x\.pth holds GMFlow, not EGNet"):
+        choose_saliency("auto", path)
+    with pytest.raises(ConfigError, match="motion takes no weights"):
+        load_saliency("motion", path)
+    with pytest.raises(ConfigError, match="choose one of egnet, motion"):
+        load_saliency("u2net")
+    state = egnet_state()
+    del state["merge2.final_score.2.bias"]
+    path = save_weights(tmp_path / "x.pth", state)
+    with pytest.raises(ModelsError, match=r"does not fit EGNet .*another form of it"):
+        load_saliency("egnet", path)
