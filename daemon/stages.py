@@ -63,9 +63,10 @@ def make_stages(
     """
     sources, side = model_sources(settings), settings.control.device
     detectors = detector_sources(settings)
+    named = {**sources, "control_types": detectors["kinds"]}
     models = {
-        **sources,
-        "control_types": detectors["kinds"],
+        # As JSON has it: this goes into the manifest.
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in named.items()},
         "flow": settings.flow.model,
         "saliency": settings.saliency.model,
     }
@@ -181,7 +182,9 @@ def library_versions() -> dict[str, str | None]:
 def key_frame_options(settings: Settings) -> KeyFrameOptions:
     """Which frames become key frames; named alike."""
     return KeyFrameOptions(
-        **settings.key_frames.model_dump(), on_truncated=settings.clips.on_truncated
+        **settings.key_frames.model_dump(),
+        on_truncated=settings.clips.on_truncated,
+        first_batch_only=settings.output.frames == "preview",
     )
 
 

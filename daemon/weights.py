@@ -59,20 +59,17 @@ def choose_models(settings: Settings) -> tuple[Settings, tuple[str, ...]]:
     """The settings with the models that ``auto`` stands for here, and which these are.
 
     Raises:
-        ConfigError, ModelsError: weights that do not go with the model.
+        ModelsError: weights of none that could be chosen.
     """
-    flow = choose_flow(settings.flow.model, settings.flow.weights)
-    saliency = choose_saliency(settings.saliency.model, settings.saliency.weights)
-    settled = settings.model_copy(
-        update={
-            "flow": settings.flow.model_copy(update={"model": flow.model}),
-            "saliency": settings.saliency.model_copy(update={"model": saliency.model}),
-        }
-    )
-    chosen = (("flow", flow), ("saliency", saliency))
-    return settled, tuple(
-        f"{title}: {choice.model}, {choice.why}" for title, choice in chosen if choice.why
-    )
+    told = []
+    for title, choose in (("flow", choose_flow), ("saliency", choose_saliency)):
+        section = getattr(settings, title)
+        if section.model == "auto":
+            choice = choose("auto", section.weights)
+            told.append(f"{title}: {choice.model}, {choice.why}")
+            chosen = section.model_copy(update={"model": choice.model})
+            settings = settings.model_copy(update={title: chosen})
+    return settings, tuple(told)
 
 
 def missing_weights(settings: Settings) -> list[str]:

@@ -23,7 +23,7 @@ from daemon.stages import (
     translation_options,
     visible_gpus,
 )
-from daemon.weights import model_sources
+from daemon.weights import detector_sources, model_sources
 from fresco_core.errors import ConfigError
 from fresco_core.options import (
     AttentionOptions,
@@ -59,7 +59,7 @@ def test_every_setting_of_propagation_is_an_option() -> None:
         ("translation__seed", 9, "seed"),
         ("translation__repeat_noise", False, "repeat_noise"),
         ("translation__keep_colours", 0.25, "keep_colours"),
-        ("control__scale", (0.4, 0.3), "control_scales"),
+        ("control__scale", (0.4,), "control_scales"),
         ("constraints__cross_frame_attention", False, "cross_frame_attention"),
         ("constraints__spatial_attention", False, "spatial_attention"),
         ("constraints__temporal_attention", False, "temporal_attention"),
@@ -82,7 +82,7 @@ def test_setting_reaches_the_translator(key: str, value: object, option: str) ->
 
 @pytest.mark.parametrize(
     ("strength", "steps", "warmup"),
-    [(0.75, 20, 5), (0.8, 20, 4), (1.0, 20, 0), (0.01, 20, 19), (0.5, 30, 15), (0.0, 20, 3)],
+    [(0.75, 20, 5), (0.8, 20, 4), (1.0, 20, 0), (0.04, 20, 19), (0.5, 30, 15), (0.0, 20, 3)],
 )
 def test_strength_goes_before_warmup_steps(strength: float, steps: int, warmup: int) -> None:
     options = translation_options(
@@ -147,13 +147,24 @@ def test_options_of_key_frames_and_maps() -> None:
 class TestModelSources:
     def test_controlnet_follows_the_control_type(self) -> None:
         sources = model_sources(settings(control__type="depth"))
-        assert sources["controlnet"] == "lllyasviel/sd-controlnet-depth"
+        assert sources["controlnets"] == ("lllyasviel/sd-controlnet-depth",)
 
     def test_own_controlnet(self) -> None:
-        assert model_sources(settings(models__controlnet="a/b"))["controlnet"] == "a/b"
+        assert model_sources(settings(models__controlnet="a/b"))["controlnets"] == ("a/b",)
+
+    def test_one_for_each_control_type(self) -> None:
+        several = {"control__type": ("hed", "canny"), "control__source": ("/hed", "")}
+        usual = settings(**several)
+        assert model_sources(usual)["controlnets"] == (
+            "lllyasviel/sd-controlnet-hed",
+            "lllyasviel/sd-controlnet-canny",
+        )
+        own = settings(**several, models__controlnet=("", "a/b"))
+        assert model_sources(own)["controlnets"] == ("lllyasviel/sd-controlnet-hed", "a/b")
+        assert detector_sources(own) == {"kinds": ("hed", "canny"), "sources": ("/hed", None)}
 
     def test_none_without_control(self) -> None:
-        assert model_sources(settings(control__enabled=False))["controlnet"] is None
+        assert model_sources(settings(control__enabled=False))["controlnets"] == ()
 
     def test_empty_means_none(self) -> None:
         assert model_sources(settings(models__vae=""))["vae"] is None
@@ -254,20 +265,20 @@ class TestStages:
     )
     def test_who_draws_control_maps(self, chosen: str, by_cpu: bool, by_device: bool) -> None:
         made = make_stages(settings(control__device=chosen, control__type="depth"), asked(0))
-        assert (made.cpu.detector is not None) == by_cpu
-        detector = made.device("cpu").detector
-        assert (detector is not None) == by_device
-        assert (made.cpu.detector or detector) == {"kind": "depth", "source": None}
+        assert (made.cpu.detectors is not None) == by_cpu
+        detectors = made.device("cpu").detectors
+        assert (detectors is not None) == by_device
+        assert (made.cpu.detectors or detectors) == {"kinds": ("depth",), "sources": (None,)}
 
     def test_nobody_draws_without_control(self) -> None:
         made = make_stages(settings(control__enabled=False), asked(0))
-        assert made.cpu.detector is made.device("cpu").detector is None
-        assert made.device("cpu").facts["models"]["control_type"] is None
+        assert made.cpu.detectors is made.device("cpu").detectors is None
+        assert made.device("cpu").facts["models"]["control_types"] == []
 
     def test_facts_are_json(self) -> None:
         facts = make_stages(Settings(), asked(0)).device("cpu").facts
         assert json.loads(json.dumps(facts)) == facts
-        assert facts["models"]["flow"] == "dis"
+        assert facts["models"]["flow"] == "auto"
         assert facts["versions"]["torch"] == metadata.version("torch")
 
     def test_identity_tells_devices_and_versions(self) -> None:

@@ -10,13 +10,15 @@ import torch
 from daemon.config import Layer, merge
 from daemon.settings import Settings
 from daemon.weights import (
-    flow_weights,
+    choose_models,
     list_weights,
+    local_file,
     missing_message,
     missing_weights,
     require_weights,
 )
 from fresco_core.errors import ModelsError
+from fresco_core.flow.weights import GMFLOW_FILE
 from fresco_core.hub import PULL
 from fresco_core.tiny_model import make_tiny_model
 
@@ -112,19 +114,61 @@ def test_nothing_is_asked_where_all_is_there(
     )
 
 
-class TestFlowWeights:
+class TestLocalFile:
     def test_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         chosen = settings(
             flow__model="raft", flow__weights="~/raft.pth", control__enabled=False, models__vae=""
         )
-        assert flow_weights(chosen) == str(tmp_path / "raft.pth")
+        assert local_file(chosen.flow.weights) == str(tmp_path / "raft.pth")
         assert any("raft.pth not found" in problem for problem in missing_weights(chosen))
         torch.save({}, tmp_path / "raft.pth")
-        assert not any("RAFT" in problem for problem in missing_weights(chosen))
+        assert any("raft.pth holds an unknown" in problem for problem in missing_weights(chosen))
 
     def test_none(self) -> None:
-        assert flow_weights(Settings()) is None
+        assert local_file(Settings().flow.weights) is None
+
+
+class TestChooseModels:
+    def test_without_any_weights(self) -> None:
+        chosen, told = choose_models(Settings())
+        assert (chosen.flow.model, chosen.saliency.model) == ("dis", "motion")
+        assert [text.partition(",")[0] for text in told] == ["flow: dis", "saliency: motion"]
+
+    def test_the_best_whose_weights_are_there(self, tmp_path: Path) -> None:
+        checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+        checkpoints.mkdir(parents=True)
+        names = ["feature_flow_attn.q_proj.weight", "backbone.conv1.weight"]
+        torch.save(dict.fromkeys(names, torch.zeros(1)), checkpoints / GMFLOW_FILE)
+        chosen, told = choose_models(Settings())
+        assert chosen.flow.model == "gmflow"
+        assert told[0].startswith("flow: gmflow, its weights are there")
+        assert missing_weights(chosen) == missing_weights(Settings())
+
+    def test_a_choice_stays(self) -> None:
+        chosen = settings(flow__model="raft", saliency__model="motion")
+        assert choose_models(chosen) == (chosen, ())
+
+    def test_weights_of_something_else(self, tmp_path: Path) -> None:
+        torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")
+        with pytest.raises(ModelsError, match=r"x\.pth holds an unknown network"):
+            choose_models(settings(flow__weights=str(tmp_path / "x.pth")))
+
+
+def test_models_that_do_not_fit_are_refused_before_any_is_loaded(tmp_path: Path) -> None:
+    base, controlnet = make_tiny_model(tmp_path / "model")
+    config = controlnet / "config.json"
+    config.write_text(
+        config.read_text().replace('"cross_attention_dim": ', '"cross_attention_dim": 2')
+    )
+    chosen = settings(
+        models__base=str(base),
+        models__vae="",
+        models__controlnet=str(controlnet),
+        control__type="canny",
+    )
+    with pytest.raises(ModelsError, match=r"ControlNet .* has text width 2\d+, the base model"):
+        require_weights(chosen)
 
 
 @pytest.mark.parametrize("control", ["canny", "hed", "depth"])
