@@ -121,7 +121,8 @@ def plan_clip(path: Path, batch_size: int) -> ClipPlan:
         warnings=(),
     )
     keys = select_key_frames(np.zeros(frames), interval, interval)
-    return ClipPlan(info, (height, width), keys, batch_key_frames(keys, batch_size))
+    batches = batch_key_frames(keys, batch_size)
+    return ClipPlan(info, (height, width), keys, batches, controls=(None,))
 
 
 @dataclass(frozen=True)

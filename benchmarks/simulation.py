@@ -148,7 +148,7 @@ def frames_of(count: int) -> int:
 def windows_of(jobs: Sequence[Job]) -> list[Window]:
     """All windows of the clips."""
     plans = [plan_clip(job.clip, BATCH_SIZE) for job in jobs]
-    return [w for plan in plans for w in windows(plan, steps=15, control=True, flows=False)]
+    return [w for plan in plans for w in windows(plan, steps=15, flows=False)]
 
 
 def mixed(count: int, longest: int) -> list[tuple[int, ...]]:

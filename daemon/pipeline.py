@@ -18,6 +18,7 @@ from daemon.jobs import Job, JobResult, JobState, Outcome
 from daemon.logs import about
 from daemon.manifest import manifest
 from daemon.memory import Account
+from daemon.printable import printable
 from daemon.progress import Progress
 from daemon.settings import Settings
 from daemon.stages import key_frame_options, translation_options
@@ -168,7 +169,13 @@ class Pipeline:
     async def _prepare(self, clip: ClipWork, prepared: Prepared) -> None:
         """The clip's windows, as far ahead as queue and memory allow."""
         async with self.workshop.reader(clip, self._frames(clip)) as reader:
-            clip.plan = await reader.plan(key_frame_options(clip.settings))
+            control = self.settings.control
+            clip.plan = await reader.plan(
+                key_frame_options(clip.settings),
+                clip.controls,
+                control.type if control.enabled else (),
+            )
+            clip.prompt.check(clip.plan.key_numbers, printable(clip.job.prompt_file))
             output = clip.settings.output.model_dump(exclude={"folder"})
             clip.encoding = Encoding.of(clip.plan, **output)
             for warning in clip.plan.info.warnings:
@@ -176,14 +183,14 @@ class Pipeline:
             for window in windows(
                 clip.plan,
                 steps=translation_options(clip.settings).executed_steps,
-                control=self.settings.control.enabled,
                 flows=self.settings.flow.on_device,
+                between=clip.settings.output.frames == "all",
             ):
                 if window.index in clip.published:
                     self._count(clip, window)
                 else:
                     await prepared.put(await self.workshop.read(clip, reader, window))
-        count = clip.plan.info.frame_count
+        count = clip.plan.frame_count
         self._tell(clip, "prepare", count, count)
         await prepared.put(None)
 
@@ -210,7 +217,7 @@ class Pipeline:
         told = manifest(clip, clip.settings, facts)
         for warning in await self.workshop.publish_clip(clip, self.output, told):
             self.workshop.warn(clip, warning)
-        count = clip.plan.info.frame_count
+        count = clip.plan.frame_count
         self._tell(clip, "publish", count, count)
 
     async def _job(self, job: Job, work: "asyncio.Future[Outcome]", slot: ExitStack) -> None:
@@ -287,16 +294,19 @@ class Pipeline:
         files = self._files[job.id]
         prompt = await asyncio.to_thread(read_prompt, files.prompt_file)
         staging = Staging(self.output, job.name)
-        identity = {**self._identity, **prints.__dict__}
+        identity = {**self._identity, **prints.to_json()}
         account = Account(number)
         clip = ClipWork(job, number, prints, prompt, account, staging.folder, settings)
-        clip.source, clip.named = files.clip, files.named
+        clip.source, clip.controls, clip.named = files.clip, files.control_files, files.named
         clip.deaths, clip.on_death = job.attempts - 1, lambda: self.queue.charge(job)
         self._clips[job.id] = clip
         if before is not None:
             clip.take_over(before)
         done = await self.workshop.until_space(
-            clip, lambda: asyncio.to_thread(staging.open, identity, fresh=force)
+            clip,
+            lambda: asyncio.to_thread(
+                staging.open, identity, fresh=force, frames=settings.output.frames
+            ),
         )
         clip.published, clip.translated = done.published, done.translated
         clip.batches = dict(done.batches)
@@ -362,7 +372,7 @@ class Pipeline:
         new = window.new_frames
         clip.frames_done += new.stop - new.start
         clip.windows_done += 1
-        self._tell(clip, "propagate", clip.frames_done, clip.plan.info.frame_count)
+        self._tell(clip, "propagate", clip.frames_done, clip.plan.frame_count)
 
     def _tell(self, clip: ClipWork, stage: str, done: float, total: int | None) -> None:
         self.progress.stage(clip.job, stage, done, total, clip.seconds[stage])

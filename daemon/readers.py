@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from daemon.workers import OnRecord, Worker, WorkerDied, WorkerTimeout
 from fresco_core.errors import ClipError, FrescodError
 from io_pipeline.blocks import Block
+from io_pipeline.control_source import ControlFile
 from io_pipeline.options import KeyFrameOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.tasks import ClipSize, MeasureClip, OpenClip, PlanClip, ReadWindow
@@ -91,8 +91,13 @@ class Reader:
             return ClipSize(0, 0)
         return size
 
-    async def plan(self, options: KeyFrameOptions) -> ClipPlan:
-        """One pass over the clip, which finds its key frames.
+    async def plan(
+        self,
+        options: KeyFrameOptions,
+        controls: tuple[ControlFile, ...] = (),
+        kinds: tuple[str, ...] = (),
+    ) -> ClipPlan:
+        """One pass over the clip, which finds its key frames; arguments as of `PlanClip`.
 
         Raises:
             ClipError: it cannot be read.
@@ -100,7 +105,9 @@ class Reader:
         first = self._decoder
         second = "pyav" if first == "decord" else "decord-only"
         plan: ClipPlan = await self._either(
-            lambda decoder: [PlanClip(self._clip, decoder, options)], (first, second), ()
+            lambda decoder: [PlanClip(self._clip, decoder, options, controls, kinds)],
+            (first, second),
+            (),
         )
         self._next = 0
         return plan
@@ -116,11 +123,11 @@ class Reader:
         engines = (engine, "pyav" if engine == "decord" else "decord")
 
         def tasks(engine: str) -> list[Any]:
-            info = replace(plan.info, engine=engine)
             read = ReadWindow(window)
             if self._next == window.index:
                 return [read]
-            return [OpenClip(replace(plan, info=info), window.index), read]
+            again = plan if engine == plan.info.engine else plan.read_with(engine)
+            return [OpenClip(again, window.index), read]
 
         await self._either(tasks, engines, (block,))
         self._next = window.index + 1

@@ -14,6 +14,7 @@ from daemon.memory import Account
 from daemon.settings import Settings
 from fresco_core.keyframes import Batch
 from io_pipeline.blocks import Block
+from io_pipeline.control_source import ControlFile
 from io_pipeline.plan import ClipPlan
 from io_pipeline.prompt import Prompt
 from io_pipeline.publish import Encoding
@@ -35,6 +36,7 @@ class ClipWork:
         settings: the job's own over those of the program.
         published, translated: indices of windows that an earlier run has finished, or translated.
         source: where the clip is to be opened; None: by its name.
+        controls: control maps beside the clip, as they are to be opened.
         named: what workers say, with the clip's own name in place of ``source``.
         seconds: busy seconds by stage.
         batches: what was translated together, by window.
@@ -56,6 +58,7 @@ class ClipWork:
     staging: Path
     settings: Settings = field(default_factory=Settings)
     source: Path | None = None
+    controls: tuple[ControlFile, ...] = ()
     named: Callable[[str], str] = str
     published: frozenset[int] = frozenset()
     translated: frozenset[int] = frozenset()
@@ -115,7 +118,7 @@ class ClipWork:
 
 @dataclass(eq=False)
 class MapTask:
-    """A control map that the CPU pool is to draw."""
+    """A key frame's control maps that the CPU pool is to draw."""
 
     task: asyncio.Task[Any]
     started: bool = False
@@ -130,7 +133,7 @@ class WindowWork:
     """A window in work: its block, and the control maps that are being drawn.
 
     Attributes:
-        drawn: who has drawn each map.
+        drawn: who has drawn the maps of each key frame.
         seconds: of work by stage, without its reading.
         running: what workers are doing with the block.
         closing: its memory is being given back, which takes a moment.
@@ -150,13 +153,16 @@ class WindowWork:
         return self.closing or self.block.taken > 0
 
     async def maps_for(self, device_draws: bool) -> tuple[int, ...]:
-        """Who draws each map, once those that are to come from the CPU are there.
+        """Who draws the maps of each key frame, once those that are to come from the CPU are there.
 
         A device that draws takes over the maps that nobody has begun; for those it need not wait.
         Where it dies and another asks again, what was taken over stays so.
         """
-        if not self.window.control:
+        if not self.window.controls:
             return ()
+        if not self.window.to_draw:
+            self.drawn = (BY_CPU,) * len(self.window.key_numbers)
+            return self.drawn
         if not self.maps:
             self.drawn = (BY_DEVICE,) * len(self.window.key_numbers)
             return self.drawn

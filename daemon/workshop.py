@@ -58,12 +58,14 @@ class WorkshopOptions:
         device_threads: cores that a device of the CPU takes.
         space_timeout: seconds to wait for space on a full disk.
         attempts: a clip fails when its devices died so often in vain.
+        segments: propagated at a time; 0: as many as there are cores.
     """
 
     control_device: str
     device_threads: int
     space_timeout: float
     attempts: int = 3
+    segments: int = 0
 
 
 class Workshop:
@@ -98,6 +100,7 @@ class Workshop:
         self._starting: asyncio.Future[None] | None = None
         self._windows: dict[WindowWork, Account] = {}
         self._runner = Runner(cores, timeline)
+        self._segments = Budget(options.segments) if options.segments else None
         self.assignments = Assignments(
             devices,
             memory,
@@ -184,7 +187,7 @@ class Workshop:
         if window.index in clip.translated:
             self.devices.forget(clip.number)
         known = window.index in clip.translated or self.options.control_device == "gpu"
-        if window.control and not known:
+        if window.to_draw and not known:
             work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
         clip.blocked = "control maps"
         return work
@@ -305,7 +308,7 @@ class Workshop:
         """What an earlier run has translated."""
         task = LoadCheckpoint(clip.staging, work.window)
         translated: Translated = await self._disk(clip, task, work)
-        work.drawn = (BY_CPU,) * len(work.window.key_numbers) if work.window.control else ()
+        work.drawn = (BY_CPU,) * len(work.window.key_numbers) if work.window.controls else ()
         clip.batches[work.window.index] = translated.batches
         if work.window.flows:
 
@@ -318,7 +321,7 @@ class Workshop:
         """The frames of one segment."""
         priority = (PROPAGATE, clip.number, work.window.index)
         task = PropagateSegment(work.window, segment, propagation_options(clip.settings))
-        await self._cpu(clip, "propagate", task, priority, work)
+        await self._cpu(clip, "propagate", task, priority, work, limit=self._segments)
 
     async def publish_window(self, clip: ClipWork, work: WindowWork) -> None:
         """The window's frames encoded on disk."""
@@ -378,6 +381,7 @@ class Workshop:
         priority: tuple[int, ...],
         work: WindowWork | None = None,
         on_start: Callable[[], None] = lambda: None,
+        limit: Budget | None = None,
     ) -> Any:
         blocks = () if work is None else (work.block,)
 
@@ -388,7 +392,7 @@ class Workshop:
 
             return await self.pool.run(task, blocks, priority=priority, on_start=started)
 
-        return await self._runner.use(clip, stage, priority, 1, run, work, "cpu")
+        return await self._runner.use(clip, stage, priority, 1, run, work, "cpu", limit)
 
     def waiting(self, kind: str) -> int:
         """Tasks for readers ("reader"), the pool ("cpu") or devices that wait for cores."""

@@ -1,7 +1,7 @@
 """A batch of key frames, what it becomes, and what ties it to the next.
 
-Shapes: n new key frames, S sampling steps, H x W pixels (multiples of 64), h x w = H/8 x W/8 latent
-grid.
+Shapes: n new key frames, M ControlNets, S sampling steps, H x W pixels (multiples of 64), h x w =
+H/8 x W/8 latent grid.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class KeyFrameBatch:
 
     Attributes:
         frames: (n,H,W,3) uint8 RGB.
-        controls: (n,H,W) uint8 control maps, or None where there is no ControlNet.
+        controls: (n,M,H,W) uint8 control maps, one a frame and ControlNet, or None without any.
         prompts: one positive prompt a frame.
         negative: negative prompt, or None for the default.
     """
@@ -38,7 +38,7 @@ class Carry:
         latents: (S,2,4,h,w) float32 CPU, latents entering each step: of the clip's first key frame
             and of the last one so far.
         frames: (2,H,W,3) uint8 RGB inputs of those two.
-        controls: (2,H,W) uint8 control maps of those two, or None.
+        controls: (2,M,H,W) uint8 control maps of those two, or None.
         prompts: positive prompts of those two.
     """
 
@@ -76,11 +76,27 @@ def check(batch: KeyFrameBatch, carry: Carry | None) -> None:
         raise ValueError(f"frames must be uint8 (n,H,W,3), n > 0, not {batch.frames.shape}")
     if height % 64 or width % 64:
         raise ValueError(f"frames must be multiples of 64 in size, not {width}x{height}")
-    if batch.controls is not None and batch.controls.shape != (count, height, width):
-        raise ValueError(f"{batch.controls.shape} control maps for {batch.frames.shape} frames")
+    if batch.controls is not None and (
+        batch.controls.ndim != 4
+        or batch.controls.shape[1] == 0
+        or (batch.controls.shape[0], *batch.controls.shape[2:]) != (count, height, width)
+    ):
+        raise ValueError(
+            f"control maps must be (n,M,H,W), not {batch.controls.shape}, for frames of "
+            f"{batch.frames.shape}"
+        )
     if len(batch.prompts) != count:
         raise ValueError(f"{len(batch.prompts)} prompts for {count} frames")
     if carry is not None and carry.frames.shape[1:] != batch.frames.shape[1:]:
         raise ValueError(f"carry of {carry.frames.shape} does not fit {batch.frames.shape}")
     if carry is not None and (carry.controls is None) != (batch.controls is None):
         raise ValueError("either both carry and batch have control maps or neither")
+    if (
+        carry is not None
+        and carry.controls is not None
+        and batch.controls is not None
+        and carry.controls.shape[1:] != batch.controls.shape[1:]
+    ):
+        raise ValueError(
+            f"control maps {carry.controls.shape} of the carry do not fit {batch.controls.shape}"
+        )

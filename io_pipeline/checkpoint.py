@@ -1,6 +1,6 @@
 """A translated window on disk: its key frames, and what ties the next window to it.
 
-Legend: S sampling steps, K new key frames, H x W working size, h x w latent grid.
+Legend: S sampling steps, K new key frames, M ControlNets, H x W working size, h x w latent grid.
 """
 
 import json
@@ -51,7 +51,7 @@ def save(
         FrescodError: it cannot be written; `DiskFullError` where there is no space.
     """
     arrays = {name: block[name] for name in _ARRAYS if name in block}
-    if window.control:
+    if window.controls:
         keys = len(window.key_numbers)
         arrays["controls"] = block["controls"][list(maps or (BY_CPU,) * keys), range(keys)]
     metadata = {"translated": json.dumps(asdict(translated)), "checksum": _checksum(arrays)}
@@ -61,7 +61,7 @@ def save(
 
 
 def load(file: Path) -> tuple[dict[str, NDArray[Any]], Translated]:
-    """What `save` wrote: its arrays by name, ``controls`` as (K,H,W), and the `Translated`.
+    """What `save` wrote: its arrays by name, ``controls`` as (K,M,H,W), and the `Translated`.
 
     Raises:
         CheckpointError: it cannot be read or is damaged.
@@ -87,10 +87,10 @@ def restore(staging: Path, window: Window, block: Any) -> Translated:
     file = path(staging, window.index)
     arrays, translated = load(file)
     try:
-        block["keys"][:] = arrays["keys"]
-        if window.control:
-            block["previous_control"][:] = arrays["previous_control"]
-            block["controls"][BY_CPU] = arrays["controls"]
+        _fill(block["keys"], arrays["keys"])
+        if window.controls:
+            _fill(block["previous_control"], arrays["previous_control"])
+            _fill(block["controls"][BY_CPU], arrays["controls"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{file}: is of another clip") from error
     return translated
@@ -124,6 +124,12 @@ def batches_of(values: list[dict[str, list[int]]]) -> tuple[Batch, ...]:
     return tuple(
         Batch(**{name: tuple(numbers) for name, numbers in batch.items()}) for batch in values
     )
+
+
+def _fill(array: NDArray[Any], kept: NDArray[Any]) -> None:
+    if array.shape != kept.shape:  # some of those could be broadcast
+        raise ValueError(f"{kept.shape} for an array of {array.shape}")
+    array[:] = kept
 
 
 def _translated(values: dict[str, Any]) -> Translated:

@@ -38,13 +38,15 @@ def scan_clip(
     max_pixels: int = MAX_PIXELS,
     on_truncated: Literal["warn", "fail"] = "warn",
     on_frame: Callable[[int, NDArray[np.uint8]], None] | None = None,
+    on_number: Callable[[int], None] = lambda number: None,
     threads: int = THREADS,
 ) -> ClipInfo:
     """Decode the whole clip once, one frame at a time, and say what it holds.
 
     ``on_frame(number, frame_HWC)`` gets every frame as uint8 (H, W, 3) RGB, upright, in
-    presentation order. ``engine`` is what :class:`ClipReader` will decode with: "auto" and "pyav"
-    are PyAV, as this pass is; "decord" is decord where it delivers the same frames, else PyAV with
+    presentation order; ``on_number(number)`` is told of every frame as well, for those who need no
+    pictures. ``engine`` is what :class:`ClipReader` will decode with: "auto" and "pyav" are PyAV,
+    as this pass is; "decord" is decord where it delivers the same frames, else PyAV with
     a warning. "decord-only" does this pass with decord as well, for a clip that PyAV hangs on (see
     :func:`decord_engine.scan`). More than ``max_pixels`` per frame are refused from the header,
     before any decoding.
@@ -58,7 +60,13 @@ def scan_clip(
             'clips.decoder = "decord", but decord is not installed: install it or choose pyav'
         )
     if engine == "decord-only":
-        return decord_engine.scan(path, max_pixels=max_pixels, on_frame=on_frame, threads=threads)
+
+        def see(number: int, frame_HWC: NDArray[np.uint8]) -> None:
+            if on_frame is not None:
+                on_frame(number, frame_HWC)
+            on_number(number)
+
+        return decord_engine.scan(path, max_pixels=max_pixels, on_frame=see, threads=threads)
     with ClipSource(path, max_pixels=max_pixels, threads=threads) as source:
         scan = _Scan(source)
         first_HWC: NDArray[np.uint8] | None = None
@@ -69,6 +77,7 @@ def scan_clip(
                 first_HWC = frame_HWC if first_HWC is None else first_HWC
                 if on_frame is not None:
                     on_frame(number, frame_HWC)
+            on_number(number)
         info = scan.info()
     if source.cut and on_truncated == "fail":
         raise ClipError(

@@ -1,10 +1,10 @@
 """Control maps: the ControlNet's conditioning pictures, from the input frame.
 
-Shape legend: H rows, W columns, C = 3 colours (RGB).
+Shape legend: M ControlNets, H rows, W columns, C = 3 colours (RGB).
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # canny and the places of weights can be had without torch
 
 Frame = NDArray[np.uint8]
 Detector = Callable[[Frame, MapOptions], Frame]
+# Frame, options, which of the M -> their maps, (len(which),H,W).
+DrawMaps = Callable[[Frame, MapOptions, Sequence[int]], Frame]
 Network = Callable[["torch.Tensor"], Any]
 Kind = Literal["hed", "canny", "depth"]
 
@@ -57,6 +59,84 @@ def load_detector(
     # The packages' own calls resize every frame to 512; here the networks see its own size.
     detect = _detect_edges if kind == "hed" else _detect_depth
     return partial(detect, _load(kind, path, device), device)
+
+
+class Detectors:
+    """The detectors of all ControlNets; each is loaded when it first draws.
+
+    >>> detectors = Detectors(["canny", "hed"])
+    >>> detectors(frame_HWC, MapOptions(), [0, 1]).shape
+    (2, 512, 512)
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[Kind],
+        sources: Sequence[str] = ("",),
+        *,
+        device: str = "cpu",
+        offline: bool = False,
+    ) -> None:
+        """What to load.
+
+        Args:
+            kinds: of the ControlNets, in order.
+            sources: as `load_detector`'s, "" the usual one: one for each kind, or one for all.
+            device, offline: as `load_detector`'s.
+
+        Raises:
+            ValueError: so many sources are not for so many kinds.
+        """
+        if len(sources) not in (1, len(kinds)):
+            raise ValueError(f"{len(sources)} sources for {len(kinds)} detectors")
+        sources = sources if len(sources) == len(kinds) else (*sources,) * len(kinds)
+        self._chosen = list(zip(kinds, sources, strict=True))
+        self._device, self._offline = device, offline
+        self._loaded: dict[tuple[Kind, str], Detector] = {}
+
+    def load(self) -> "Detectors":
+        """Load all of them now.
+
+        Raises:
+            ModelsError: as `load_detector`.
+        """
+        for kind, source in self._chosen:
+            self._detector(kind, source)
+        return self
+
+    def __call__(self, frame_HWC: Frame, options: MapOptions, which: Sequence[int]) -> Frame:
+        """The control maps, uint8 (len(which),H,W), of a uint8 RGB frame for some ControlNets.
+
+        Raises:
+            ModelsError: as `load_detector`.
+        """
+        chosen = [self._chosen[control] for control in which]
+        # Two ControlNets of one kind and source see the same map.
+        maps_HW = {each: self._detector(*each)(frame_HWC, options) for each in set(chosen)}
+        return np.stack([maps_HW[each] for each in chosen])
+
+    def _detector(self, kind: Kind, source: str) -> Detector:
+        if (kind, source) not in self._loaded:
+            self._loaded[kind, source] = load_detector(
+                kind, source=source or None, device=self._device, offline=self._offline
+            )
+        return self._loaded[kind, source]
+
+
+def load_detectors(
+    kinds: Sequence[Kind],
+    sources: Sequence[str] = ("",),
+    *,
+    device: str = "cpu",
+    offline: bool = False,
+) -> Detectors:
+    """The detectors of all ControlNets, loaded; arguments as of `Detectors`.
+
+    Raises:
+        ModelsError: weights are missing, damaged or of another network.
+        ValueError: so many sources are not for so many kinds.
+    """
+    return Detectors(kinds, sources, device=device, offline=offline).load()
 
 
 def find_detector(kind: Kind, source: str | None = None, *, offline: bool = False) -> Path | None:

@@ -20,7 +20,7 @@ from io_pipeline.window import BY_CPU
 
 if TYPE_CHECKING:
     from io_pipeline.blocks import Block
-    from io_pipeline.control_maps import Detector
+    from io_pipeline.control_maps import Detectors
     from io_pipeline.propagate import Propagate
     from io_pipeline.worker import Report
 
@@ -32,11 +32,11 @@ class CpuStage:
     One thread each: those of torch, Numba and BLAS are limited by the environment.
 
     Attributes:
-        detector: the arguments of `io_pipeline.control_maps.load_detector`; None where no control
-            map is left to the CPU.
+        detectors: the arguments of `io_pipeline.control_maps.Detectors`; None where no control map
+            is left to the CPU.
     """
 
-    detector: Mapping[str, Any] | None
+    detectors: Mapping[str, Any] | None
 
     def load(self, report: "Report") -> "CpuTasks":
         """Ready the process; what a task needs is loaded when the first of its kind comes."""
@@ -62,10 +62,11 @@ class CpuTasks:
         match task:
             case DrawMap(window, key, options):
                 report("load", 0, 1)
-                detector = self._detector
+                detectors = self._detectors
                 report("map", 0, 1)
                 frame_HWC = blocks[0]["frames"][window.key_offsets[key]]
-                blocks[0]["controls"][BY_CPU, key] = detector(frame_HWC, options)
+                maps = detectors(frame_HWC, options, window.to_draw)
+                blocks[0]["controls"][BY_CPU, key, list(window.to_draw)] = maps
             case PropagateSegment(window, segment, options):
                 self._propagate(window, segment, options, blocks[0], report)
             case _:
@@ -73,11 +74,11 @@ class CpuTasks:
         return None
 
     @cached_property
-    def _detector(self) -> "Detector":
-        from io_pipeline.control_maps import load_detector
+    def _detectors(self) -> "Detectors":
+        from io_pipeline.control_maps import Detectors
 
-        assert self._stage.detector is not None
-        return load_detector(**self._stage.detector, offline=True)
+        assert self._stage.detectors is not None
+        return Detectors(**self._stage.detectors, offline=True)
 
     @cached_property
     def _propagate(self) -> "Propagate":
@@ -97,12 +98,12 @@ def _on_disk(task: Any, blocks: "tuple[Block, ...]", report: "Report") -> Any:
             report("publish", 0, 1)
             return checkpoint.restore(staging, window, blocks[0])
         case PublishWindow(staging, window, maps, encoding, batches):
-            on_frame = Pace(report, "publish", len(range(window.frame_count)[window.new_frames]))
+            on_frame = Pace(report, "publish", len(window.shown))
             return publish.publish_window(
                 staging, window, maps, encoding, blocks[0], batches, on_frame.one_more
             )
         case PublishClip(output, name, plan, encoding, manifest):
-            videos = 1 if encoding.comparison is None else 2
+            videos = sum(video is not None for video in (encoding.blend, encoding.comparison))
             on_packet = Pace(report, "publish", 2 * videos * plan.info.frame_count)
             return publish.publish_clip(output, name, plan, encoding, manifest, on_packet.one_more)
     raise TypeError(f"no task of the CPU pool: {type(task).__name__}")

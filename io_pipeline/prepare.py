@@ -1,10 +1,11 @@
 """Prepare: plan a clip, then read it window by window at working size.
 
-Shapes: T frames of a window, H x W working size, RGB.
+Shapes: T frames of a window, K new key frames, M ControlNets, H x W working size, RGB.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from fresco_core.keyframes import (
     select_key_frames,
     working_size,
 )
+from io_pipeline.control_reader import ControlReader, scan_control
+from io_pipeline.control_source import ControlFile, assign
 from io_pipeline.options import KeyFrameOptions
 from io_pipeline.plan import ClipPlan
 from io_pipeline.video import MAX_PIXELS, ClipReader, Engine, scan_clip
@@ -41,6 +44,8 @@ class Prepare:
         options: KeyFrameOptions,
         decoder: Engine = "auto",
         on_frame: OnFrame | None = None,
+        controls: Sequence[ControlFile] = (),
+        kinds: Sequence[str] = (),
     ) -> ClipPlan:
         """Decode a clip once to count its frames and choose key frames; keeps no frame.
 
@@ -49,11 +54,15 @@ class Prepare:
             options: which frames become key frames, and of what size.
             decoder: what reads the clip, now and later; see `scan_clip`.
             on_frame: called with the number of each frame decoded.
+            controls: files of control maps that come with the clip.
+            kinds: of the ControlNets, in order.
 
         Raises:
-            ClipError: the clip cannot be decoded, or would be too large at working size.
+            ClipError: the clip cannot be decoded, or would be too large at working size; or control
+                maps cannot be read, or are not as many as the clip's frames or of another size.
             ConfigError: the decoder is not installed.
         """
+        files, unused = assign(controls, kinds)
         curve = DifferenceCurve()
         adaptive = options.min_interval != options.max_interval
 
@@ -77,11 +86,34 @@ class Prepare:
         )
         differences = curve.values() if adaptive else np.zeros(info.frame_count)
         keys = select_key_frames(differences, options.min_interval, options.max_interval)
-        return ClipPlan(
-            info,
+        batches = batch_key_frames(keys, options.batch_size)
+        if options.first_batch_only:
+            batches = batches[:1]
+        plan = ClipPlan(
+            replace(info, warnings=(*info.warnings, *unused)),
             working_size(info.height, info.width, options.resolution),
-            keys,
-            batch_key_frames(keys, options.batch_size),
+            tuple(number for batch in batches for number in batch.new),
+            batches,
+        )
+
+        def still(_: int) -> None:  # there is progress, though no more frames
+            if on_frame is not None:
+                on_frame(info.frame_count - 1)
+
+        sources = {
+            file: scan_control(
+                file.path,
+                plan,
+                engine=decoder,
+                max_pixels=self._max_pixels,
+                threads=self._threads,
+                on_number=still,
+            )
+            for file in dict.fromkeys(files)
+            if file is not None
+        }
+        return replace(
+            plan, controls=tuple(None if file is None else sources[file] for file in files)
         )
 
     def _refuse_size(self, path: Path, height: int, width: int, largest: int) -> None:
@@ -99,7 +131,7 @@ class Prepare:
 
     def windows(self, plan: ClipPlan) -> "WindowReader":
         """Open a planned clip to read its windows; a context manager."""
-        return WindowReader(plan, threads=self._threads)
+        return WindowReader(plan, max_pixels=self._max_pixels, threads=self._threads)
 
 
 class WindowReader(AbstractContextManager["WindowReader"]):
@@ -108,8 +140,9 @@ class WindowReader(AbstractContextManager["WindowReader"]):
     It holds one frame: the last of a window, with which the next one begins.
     """
 
-    def __init__(self, plan: ClipPlan, *, threads: int = 1) -> None:
+    def __init__(self, plan: ClipPlan, *, max_pixels: int = MAX_PIXELS, threads: int = 1) -> None:
         self._reader = ClipReader(plan.info, threads=threads)
+        self._controls = ControlReader(plan, max_pixels=max_pixels, threads=threads)
         self._resolution = plan.resolution
         self._next = 0
         self._last_HWC: Array | None = None
@@ -125,13 +158,20 @@ class WindowReader(AbstractContextManager["WindowReader"]):
             self._last_HWC = None
             self._count(on_frame)
 
-    def read(self, window: Window, frames_THWC: Array, on_frame: OnFrame | None = None) -> None:
+    def read(
+        self,
+        window: Window,
+        frames_THWC: Array,
+        on_frame: OnFrame | None = None,
+        controls_2KMHW: Array | None = None,
+    ) -> None:
         """Fill a window's frames, (T,H,W,3) uint8 RGB; windows in between are passed over.
 
+        ``controls_2KMHW``: filled with those of its control maps that come with the clip.
         ``on_frame`` is called with the clip frame number of each frame decoded.
 
         Raises:
-            ClipError: the file changed or broke since it was planned.
+            ClipError: a file changed or broke since it was planned.
             ValueError: the window lies behind, or its frames do not fit into the array.
         """
         first = window.first_frame
@@ -147,13 +187,21 @@ class WindowReader(AbstractContextManager["WindowReader"]):
             resize_frame(next(self._reader), self._resolution, frames_THWC[offset])
             self._count(on_frame)
         self._last_HWC = frames_THWC[-1].copy()
+        if controls_2KMHW is not None:
+            self._controls.read(window, controls_2KMHW, lambda _: self._still(on_frame))
 
     def close(self) -> None:
         """Release the decoder and the file."""
+        self._controls.close()
         self._reader.close()
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _still(self, on_frame: OnFrame | None) -> None:
+        """There is progress, though no more frames."""
+        if on_frame is not None:
+            on_frame(self._next - 1)
 
     def _count(self, on_frame: OnFrame | None) -> None:
         self._next += 1

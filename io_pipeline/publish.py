@@ -20,7 +20,7 @@ from fresco_core.errors import FrescodError
 from fresco_core.keyframes import Batch
 from io_pipeline import checkpoint
 from io_pipeline.chunk import ChunkWriter, Picture
-from io_pipeline.contact_sheet import Row, contact_sheet, sample_numbers, strip
+from io_pipeline.contact_sheet import KEY_ROWS, Row, contact_sheet, sample_numbers, strip
 from io_pipeline.join import join
 from io_pipeline.plan import ClipPlan
 from io_pipeline.staged import BATCHES, keys_folder, result_folder, window_folder
@@ -39,13 +39,13 @@ class Encoding:
     """How a clip's result is written.
 
     Attributes:
-        blend: the result itself, at the clip's size.
+        blend: the result itself, at the clip's size; None where it is of key frames alone.
         comparison: input, control map and output side by side at working size; None without.
         samples: frame numbers in the contact sheet, and when they are shown in seconds; empty
             without a contact sheet.
     """
 
-    blend: Picture
+    blend: Picture | None
     comparison: Picture | None
     samples: tuple[tuple[int, float], ...]
 
@@ -58,15 +58,26 @@ class Encoding:
         preset: str = "medium",
         comparison: bool = True,
         contact_sheet: bool = True,
+        frames: str = "all",
     ) -> "Encoding":
-        """The encoding of a clip's result; ``crf`` and ``preset`` are x264's."""
+        """The encoding of a clip's result; ``crf`` and ``preset`` are x264's.
+
+        ``frames``: which of the clip's it has, one of `io_pipeline.staging.FRAMES`. Key frames
+        alone are no video, and the contact sheet is of them.
+        """
         info = plan.info
+        whole = frames == "all"
         height, width = plan.working_size
         beside = Picture.of(info, width=3 * width, height=height, crf=crf, preset=preset)
-        numbers = sample_numbers(info.frame_count) if contact_sheet else ()
+        keys = plan.key_numbers
+        numbers = sample_numbers(info.frame_count)
+        if not whole:
+            numbers = tuple(keys[i] for i in sample_numbers(len(keys), KEY_ROWS))
+        if not contact_sheet:
+            numbers = ()
         return cls(
-            blend=Picture.of(info, crf=crf, preset=preset),
-            comparison=beside if comparison else None,
+            blend=Picture.of(info, crf=crf, preset=preset) if whole else None,
+            comparison=beside if comparison and whole else None,
             samples=tuple((number, info.seconds(number)) for number in numbers),
         )
 
@@ -80,7 +91,7 @@ def publish_window(
     batches: tuple[Batch, ...] = (),
     on_frame: Callable[[], None] = lambda: None,
 ) -> None:
-    """Encode the frames of a window that no window before holds, and keep its key frames.
+    """Encode the frames of a window that the result shows, and keep its key frames.
 
     ``block`` maps names to the arrays of `Window.layout`; ``maps`` tells which control map of
     every new key frame counts; ``batches``, in which it was translated, are kept. ``on_frame`` is
@@ -99,14 +110,13 @@ def publish_window(
             building.mkdir()
             kept = json.dumps([asdict(batch) for batch in batches])
             (building / BATCHES).write_text(kept, encoding="utf-8")
-            blend = writers.enter_context(ChunkWriter(building / BLEND, encoding.blend))
-            comparison = None
-            if encoding.comparison is not None:
-                comparison = writers.enter_context(
-                    ChunkWriter(building / COMPARISON, encoding.comparison)
-                )
+            blend, comparison = (
+                writers.enter_context(ChunkWriter(building / name, picture)) if picture else None
+                for name, picture in ((BLEND, encoding.blend), (COMPARISON, encoding.comparison))
+            )
             for number, panels in _panels(window, maps, block):
-                blend.write(panels[-1])
+                if blend is not None:
+                    blend.write(panels[-1])
                 if comparison is not None:
                     comparison.write(np.concatenate(panels, axis=1))
                 if number in samples:
@@ -150,10 +160,12 @@ def publish_clip(
         return tuple(shown["warnings"][len(told) :])
     info = plan.info
     folders = [window_folder(staging.folder, index) for index in range(len(plan.batches))]
-    with appearing(result / BLEND) as file:
-        chunks = [folder / BLEND for folder in folders]
-        sound_from = info.path if info.sound_tracks else None
-        warnings = join(file, chunks, info, sound_from=sound_from, on_packet=on_packet)
+    warnings: list[str] = []
+    if encoding.blend is not None:
+        with appearing(result / BLEND) as file:
+            chunks = [folder / BLEND for folder in folders]
+            sound_from = info.path if info.sound_tracks else None
+            warnings = join(file, chunks, info, sound_from=sound_from, on_packet=on_packet)
     if encoding.comparison is not None:
         with appearing(result / COMPARISON) as file:
             join(file, [folder / COMPARISON for folder in folders], info, on_packet=on_packet)
@@ -182,20 +194,22 @@ def publish_clip(
 def _panels(
     window: Window, maps: tuple[int, ...], block: Any
 ) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
-    """Frame number; input, control map and output (H, W, 3) of every new frame of a window.
+    """Frame number; input, control map and output (H, W, 3) of every frame of a window that is shown.
 
-    A key frame's control map is held until the next one comes.
+    A key frame's control map is held until the next one comes; of several, the brightest of each
+    pixel is shown.
     """
     key_at = {offset: key for key, offset in enumerate(window.key_offsets)}
     control_HW = np.zeros((window.height, window.width), np.uint8)
-    if window.control:
-        control_HW = block["previous_control"]
-    for offset in range(window.frame_count)[window.new_frames]:
-        output_HWC = block["results"][offset]
-        if (key := key_at.get(offset)) is not None:
+    if window.controls:
+        control_HW = block["previous_control"].max(axis=0)
+    for offset in window.shown:
+        if (key := key_at.get(offset)) is None:
+            output_HWC = block["results"][offset]
+        else:
             output_HWC = block["keys"][key + 1]
-            if window.control:
-                control_HW = block["controls"][maps[key], key]
+            if window.controls:
+                control_HW = block["controls"][maps[key], key].max(axis=0)
         control_HWC = np.repeat(control_HW[:, :, None], 3, axis=2)
         yield window.first_frame + offset, [block["frames"][offset], control_HWC, output_HWC]
 

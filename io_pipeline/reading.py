@@ -61,11 +61,12 @@ class Reader:
         match task:
             case MeasureClip(path):
                 return measure(path)
-            case PlanClip(path, decoder, options):
+            case PlanClip(path, decoder, options, controls, kinds):
                 # The decoder before holds an open file and its memory: it goes first.
                 self._close()
                 pace = Pace(report, "decode", 0)
-                plan = self._prepare.plan(path, options, cast(Engine, decoder), pace)
+                engine = cast(Engine, decoder)
+                plan = self._prepare.plan(path, options, engine, pace, controls, kinds)
                 self._open(plan)
                 return plan
             case OpenClip(plan, window):
@@ -77,7 +78,8 @@ class Reader:
                 windows = self._opened()
                 block.allocate()
                 pace = Pace(report, "decode", self._frame_count)
-                windows.read(window, block["frames"], pace)
+                given = block["controls"] if window.given else None
+                windows.read(window, block["frames"], pace, given)
                 report("decode", window.key_numbers[-1] + 1, self._frame_count)
                 if window.index + 1 == window.count:
                     self._close()
@@ -88,7 +90,7 @@ class Reader:
     def _open(self, plan: ClipPlan) -> None:
         self._close()
         self._windows = self._prepare.windows(plan)
-        self._frame_count = plan.info.frame_count
+        self._frame_count = plan.frame_count
 
     def _opened(self) -> WindowReader:
         if self._windows is None:

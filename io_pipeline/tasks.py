@@ -58,7 +58,7 @@ class OpenClip:
 
 @dataclass(frozen=True)
 class ReadWindow:
-    """Fill ``frames`` of the next window of the open clip. For a reader.
+    """Fill ``frames`` of the next window of the open clip, and given control maps. For a reader.
 
     The first to touch a block: it allocates the memory, and raises BlockError where there is none.
     """
@@ -68,7 +68,10 @@ class ReadWindow:
 
 @dataclass(frozen=True)
 class DrawMap:
-    """Draw the control map of new key frame ``key`` into ``controls[BY_CPU]``. For the CPU pool."""
+    """Draw the control maps of new key frame ``key`` into ``controls[BY_CPU]``. For the CPU pool.
+
+    Those that come with the clip are left as they are.
+    """
 
     window: Window
     key: int
@@ -82,8 +85,8 @@ class TranslateWindow:
     Attributes:
         job: name of the job: a device keeps the carry of the window it translated last.
         clip: tells the job's clip from another one that had its name before.
-        maps: for every new key frame BY_CPU, where its control map is drawn, or BY_DEVICE, where
-            the device is to draw it; empty without ControlNet.
+        maps: for every new key frame BY_CPU, where its control maps are drawn, or BY_DEVICE, where
+            the device is to draw them; empty without ControlNet.
         batch_size: key frames translated together, the two carried ones included; a window of more
             is translated in several batches.
         checkpoint: of the window before, for a device that has not translated that one; None for a
@@ -106,7 +109,8 @@ class TranslateWindow:
 class Translated:
     """The batches that were translated, and the prompts that belong to the carry.
 
-    ``warnings``: what the user should know; those about the prompt come with the first window.
+    ``warnings``: what the user should know; those about a prompt come with the
+    first window that has it.
     """
 
     batches: tuple[Batch, ...]

@@ -1,6 +1,6 @@
 """Translate: a window's new key frames and its flows, on the device that the models are on.
 
-Shapes: T frames of a window, K new key frames, H x W working size, RGB.
+Shapes: T frames of a window, K new key frames, M ControlNets, H x W working size, RGB.
 """
 
 import re
@@ -20,7 +20,7 @@ from fresco_core.prompts import cut_off, effective_prompts
 from fresco_core.translator import FrescoTranslator, Step
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
-from io_pipeline.control_maps import Detector
+from io_pipeline.control_maps import DrawMaps
 from io_pipeline.prompt import Prompt
 from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
 from io_pipeline.window import BY_DEVICE, Window
@@ -61,13 +61,13 @@ class Translate:
     def __init__(
         self,
         translator: FrescoTranslator,
-        detector: Detector | None = None,
+        detectors: DrawMaps | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """The detector draws the control maps that are left to the device."""
+        """The detectors draw the control maps that are left to the device."""
         self.facts = dict(facts or {})
         self._translator = translator
-        self._detector = detector
+        self._detectors = detectors
         self._last: tuple[TranslateWindow, Before] | None = None
 
     @property
@@ -97,10 +97,9 @@ class Translate:
 
     def _translate(self, task: TranslateWindow, block: Block, report: Report) -> Translated:
         window = task.window
-        first = window.index == 0
         if task.options != self._translator.options:
             self._translator = self._translator.with_options(task.options)
-        warnings = [*prompt_warnings(self._translator, task.prompt)] if first else []
+        warnings = [*prompt_warnings(self._translator, *_new_prompts(task))]
         self._draw_maps(task, block, report)
         before = self._before(task)
         if before is not None:
@@ -159,10 +158,12 @@ class Translate:
     def _draw_maps(self, task: TranslateWindow, block: Block, report: Report) -> None:
         mine = [key for key, side in enumerate(task.maps) if side == BY_DEVICE]
         for i, key in enumerate(mine):
-            assert self._detector is not None
+            assert self._detectors is not None
             report("maps", i, len(mine))
             frame_HWC = block["frames"][task.window.key_offsets[key]]
-            block["controls"][BY_DEVICE, key] = self._detector(frame_HWC, task.map_options)
+            which = task.window.to_draw
+            maps = self._detectors(frame_HWC, task.map_options, which)
+            block["controls"][BY_DEVICE, key, list(which)] = maps
 
     def _before(self, task: TranslateWindow) -> Before | None:
         if task.window.index == 0:
@@ -215,8 +216,23 @@ def cut(window: Window, batch_size: int) -> tuple[Batch, ...]:
     return tuple(batch for batch in batches if batch.new)
 
 
-def prompt_warnings(translator: FrescoTranslator, prompt: Prompt) -> tuple[str, ...]:
-    """What of a prompt the text encoder will not see."""
+def prompt_warnings(translator: FrescoTranslator, *prompts: Prompt) -> tuple[str, ...]:
+    """What of prompts the text encoder will not see."""
+    found = (warning for prompt in prompts for warning in _cut_off(translator, prompt))
+    return tuple(dict.fromkeys(found))
+
+
+def _new_prompts(task: TranslateWindow) -> list[Prompt]:
+    """The prompts of a window's key frames, without those of the key frames it carries over."""
+    window, prompt = task.window, task.prompt
+    texts = dict.fromkeys(map(prompt.at, window.key_numbers))
+    if window.index:
+        for number in (0, window.first_frame):
+            texts.pop(prompt.at(number), None)
+    return [Prompt(text, prompt.negative) for text in texts]
+
+
+def _cut_off(translator: FrescoTranslator, prompt: Prompt) -> Iterator[str]:
     models, options = translator.models, translator.options
     positive, negative = effective_prompts(
         prompt.positive,
@@ -229,11 +245,9 @@ def prompt_warnings(translator: FrescoTranslator, prompt: Prompt) -> tuple[str, 
     # The published negative prompts are as long as they are: nobody needs to be told at each clip.
     if prompt.negative is not None or options.negative_prompt is not None:
         texts.append(("negative", negative))
-    return tuple(
-        f"{kind} prompt is too long for the text encoder, cut off: {_beginning(rest)}"
-        for kind, text in texts
-        if (rest := cut_off(models.tokenizer, text))
-    )
+    for kind, text in texts:
+        if rest := cut_off(models.tokenizer, text, weights=options.prompt_weights):
+            yield f"{kind} prompt is too long for the text encoder, cut off: {_beginning(rest)}"
 
 
 def _beginning(text: str) -> str:
@@ -243,13 +257,13 @@ def _beginning(text: str) -> str:
 
 
 def _key_frames(task: TranslateWindow, block: Block, keys: range) -> KeyFrameBatch:
-    controls_KHW = None
+    controls_KMHW = None
     if task.maps:
-        controls_KHW = block["controls"][[task.maps[key] for key in keys], list(keys)]
+        controls_KMHW = block["controls"][[task.maps[key] for key in keys], list(keys)]
     return KeyFrameBatch(
         block["frames"][[task.window.key_offsets[key] for key in keys]],
-        controls_KHW,
-        (task.prompt.positive,) * len(keys),
+        controls_KMHW,
+        tuple(task.prompt.at(task.window.key_numbers[key]) for key in keys),
         task.prompt.negative,
     )
 

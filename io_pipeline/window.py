@@ -1,11 +1,11 @@
 """A window's place in its clip, and the arrays that it is made of.
 
-Shapes: T frames of a window, K new key frames, S sampling steps, H x W working size, h x w = H/8 x
-W/8 latent grid, RGB.
+Shapes: T frames of a window, K new key frames, M ControlNets, S sampling steps, H x W working size,
+h x w = H/8 x W/8 latent grid, RGB.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ import numpy as np
 from io_pipeline.blocks import Layout
 from io_pipeline.plan import ClipPlan
 
-# Which of the two control maps of a key frame counts: each side writes its own, so that a worker
-# that comes second never changes what the other one's reader has seen.
+# Whose control maps of a key frame count: each side writes its own, so that a worker that comes
+# second never changes what the other one's reader has seen.
 BY_CPU, BY_DEVICE = 0, 1
 
 
@@ -29,8 +29,10 @@ class Window:
         key_numbers: clip frame numbers of the new key frames; the last is the window's last frame.
         height, width: working size.
         steps: sampling steps that are executed, S.
-        control: whether there is a ControlNet.
+        controls: control maps of a key frame, one for each ControlNet: M, 0 without.
         flows: whether the device computes the flows that propagation needs.
+        given: those of the M that come with the clip; the others are drawn.
+        between: whether the frames between key frames are made.
     """
 
     index: int
@@ -40,8 +42,10 @@ class Window:
     height: int
     width: int
     steps: int
-    control: bool
+    controls: int
     flows: bool
+    given: tuple[int, ...] = ()
+    between: bool = True
 
     @property
     def frame_count(self) -> int:
@@ -54,11 +58,19 @@ class Window:
         return tuple(number - self.first_frame for number in self.key_numbers)
 
     @property
+    def to_draw(self) -> tuple[int, ...]:
+        """Which of a key frame's control maps are drawn by detectors."""
+        return tuple(control for control in range(self.controls) if control not in self.given)
+
+    @property
     def segments(self) -> tuple[tuple[int, int], ...]:
         """Offsets of the first and the last frame of every segment, key frames both.
 
-        Segment i ends at new key frame i, or, in a clip's first window, at key frame i + 1.
+        Segment i ends at new key frame i, or, in a clip's first window, at key frame i + 1. None
+        where the frames between key frames are not made.
         """
+        if not self.between:
+            return ()
         ends = self.key_offsets if self.index == 0 else (0, *self.key_offsets)
         return tuple(itertools.pairwise(ends))
 
@@ -67,23 +79,30 @@ class Window:
         """The frames that no window before holds, as offsets."""
         return slice(0 if self.index == 0 else 1, self.frame_count)
 
+    @property
+    def shown(self) -> Sequence[int]:
+        """The frames of it that the result has, as offsets."""
+        return range(self.frame_count)[self.new_frames] if self.between else self.key_offsets
+
     def layout(self) -> Layout:
         """The window's arrays, in one block through all stages.
 
         * ``frames`` (T,H,W,3) uint8: the input at working size. By prepare.
-        * ``controls`` (2,K,H,W) uint8: control maps of the new key frames, made on the CPU
-          (`BY_CPU`) or on the device (`BY_DEVICE`); absent without ControlNet.
-        * ``previous_control`` (H,W) uint8: the control map that counts until the first new key
-          frame, the last one of the window before (zeros in the first window); absent without
+        * ``controls`` (2,K,M,H,W) uint8: control maps of the new key frames, made on the CPU
+          (`BY_CPU`) or on the device (`BY_DEVICE`), those that are ``given`` on both sides; absent
+          without ControlNet.
+        * ``previous_control`` (M,H,W) uint8: the control maps that count until the first new key
+          frame, the last ones of the window before (zeros in the first window); absent without
           ControlNet. By translate.
         * ``keys`` (K+1,H,W,3) uint8: the last translated key frame of the window before (zeros in
           the first window), then the new ones. By translate.
         * ``carry_latents`` (S,2,4,h,w) float32, ``carry_frames`` (2,H,W,3) uint8 and
-          ``carry_controls`` (2,H,W) uint8 (absent without ControlNet): what ties the next window
+          ``carry_controls`` (2,M,H,W) uint8 (absent without ControlNet): what ties the next window
           to this one (`fresco_core.batch.Carry`). By translate.
         * ``flows`` (2,T-1,2,H,W) float16: forward, backward flow of neighbouring frames; absent
           where propagation computes them itself. By translate.
-        * ``results`` (T,H,W,3) uint8: the frames between key frames. By propagate.
+        * ``results`` (T,H,W,3) uint8: the frames between key frames; absent where they are not
+          made. By propagate.
         """
         frames, keys = self.frame_count, len(self.key_numbers)
         height, width = self.height, self.width
@@ -92,22 +111,35 @@ class Window:
             "keys": ((keys + 1, height, width, 3), np.uint8),
             "carry_latents": ((self.steps, 2, 4, height // 8, width // 8), np.float32),
             "carry_frames": ((2, height, width, 3), np.uint8),
-            "results": ((frames, height, width, 3), np.uint8),
         }
-        if self.control:
-            arrays["controls"] = (2, keys, height, width), np.uint8
-            arrays["previous_control"] = (height, width), np.uint8
-            arrays["carry_controls"] = (2, height, width), np.uint8
+        if self.between:
+            arrays["results"] = (frames, height, width, 3), np.uint8
+        if self.controls:
+            maps = self.controls, height, width
+            arrays["controls"] = (2, keys, *maps), np.uint8
+            arrays["previous_control"] = maps, np.uint8
+            arrays["carry_controls"] = (2, *maps), np.uint8
         if self.flows:
             arrays["flows"] = (2, frames - 1, 2, height, width), np.float16
         return Layout.of(**arrays)
 
 
-def windows(plan: ClipPlan, *, steps: int, control: bool, flows: bool) -> Iterator[Window]:
+def windows(plan: ClipPlan, *, steps: int, flows: bool, between: bool = True) -> Iterator[Window]:
     """The windows of a clip, in order."""
+    count, controls = len(plan.batches), len(plan.controls)
+    given = tuple(i for i, source in enumerate(plan.controls) if source is not None)
     first = 0
     for index, batch in enumerate(plan.batches):
         yield Window(
-            index, len(plan.batches), first, batch.new, *plan.working_size, steps, control, flows
+            index,
+            count,
+            first,
+            batch.new,
+            *plan.working_size,
+            steps,
+            controls,
+            flows and between,
+            given,
+            between,
         )
         first = batch.new[-1]

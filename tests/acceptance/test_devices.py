@@ -74,7 +74,7 @@ def by_hand(clip: Path, settings: Settings, model: tuple[Path, Path]) -> tuple[F
     carry = None
     for batch in plan.batches:
         new = frames[list(batch.new)]
-        maps = np.stack([draw(frame) for frame in new])
+        maps = np.stack([draw(frame) for frame in new])[:, None]
         prompt = clip.with_suffix(".txt").read_text()
         result = translator.translate(KeyFrameBatch(new, maps, (prompt,) * len(new)), carry)
         translated += list(result.frames)

@@ -105,7 +105,7 @@ class Rig:
         stages: Any = SimpleNamespace(
             devices=tuple(devices),
             reader=Watched(ReaderStage(settings.limits.max_pixels), events),
-            cpu=Watched(CpuStage({"kind": "canny"}), events),
+            cpu=Watched(CpuStage({"kinds": ("canny",)}), events),
             device=lambda name: DeviceStage(name, events, largest_batch),
         )
 

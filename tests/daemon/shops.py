@@ -39,11 +39,11 @@ def clip_work(name: str = "a", number: int = 0, *, ahead: bool = True) -> ClipWo
     return clip
 
 
-def window(index: int = 0, *, control: bool = False) -> Window:
+def window(index: int = 0, *, controls: int = 0) -> Window:
     """A small window of two segments."""
     first = 8 * index
     return Window(
-        index, 3, first, (first, first + 4, first + 8), 64, 64, 5, control=control, flows=False
+        index, 3, first, (first, first + 4, first + 8), 64, 64, 5, controls=controls, flows=False
     )
 
 

@@ -194,7 +194,7 @@ class Device:
         offsets = list(window.key_offsets)
         block["keys"][1:] = 255 - block["frames"][offsets]
         block["carry_latents"][:] = window.index + 1
-        control = block["controls"][task.maps[-1], -1].copy() if window.control else None
+        control = block["controls"][task.maps[-1], -1].copy() if window.controls else None
         self._last = task.job, window.index, block["keys"][-1].copy(), control
         numbers = window.key_numbers
         batches = tuple(
@@ -213,7 +213,7 @@ class Device:
             arrays, _ = checkpoint.load(task.checkpoint)
             assert (arrays["carry_latents"] == task.window.index).all()
             key = arrays["keys"][-1]
-            control = arrays["controls"][-1] if task.window.control else None
+            control = arrays["controls"][-1] if task.window.controls else None
         block["keys"][0] = key
         if control is not None:
             block["previous_control"][:] = control

@@ -62,7 +62,7 @@ class Rig:
         self.clip = folder / "a.sim"
         write_clip(self.clip, 30, 64)
         self.plan: ClipPlan = plan_clip(self.clip, 3)
-        self.windows: list[Window] = [*windows(self.plan, steps=1, control=False, flows=False)]
+        self.windows: list[Window] = [*windows(self.plan, steps=1, flows=False)]
         self.warnings: list[str] = []
         self.readers = Readers(None, decoder, deadlines={})  # type: ignore[arg-type]
 

@@ -20,7 +20,7 @@ class Drawing:
         made, _ = shop(self.pool)
         self.shop: Workshop = made
         self.clip: ClipWork = clip_work()
-        self.work = WindowWork(window(control=True), Block.create(window(control=True).layout()))
+        self.work = WindowWork(window(controls=1), Block.create(window(controls=1).layout()))
         self.clip.windows.add(self.work)
         self.shop._windows[self.work] = self.clip.account
         self.work.maps = [self.shop._draw(self.clip, self.work, 0)]

@@ -10,8 +10,8 @@ from daemon.work import MapTask, WindowWork
 from io_pipeline.blocks import Block
 from io_pipeline.window import BY_CPU, BY_DEVICE, Window
 
-WINDOW = Window(0, 1, 0, (0, 4, 8), 64, 64, 5, control=True, flows=False)
-WITHOUT = Window(0, 1, 0, (0, 4, 8), 64, 64, 5, control=False, flows=False)
+WINDOW = Window(0, 1, 0, (0, 4, 8), 64, 64, 5, controls=1, flows=False)
+WITHOUT = Window(0, 1, 0, (0, 4, 8), 64, 64, 5, controls=0, flows=False)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:

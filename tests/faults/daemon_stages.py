@@ -31,7 +31,7 @@ def make_stages(settings: Settings, hooks: Any) -> Any:
         devices=names,
         absent=(),
         reader=Hooked(Watched(ReaderStage(settings.limits.max_pixels), hooks), hooks),
-        cpu=Hooked(Watched(CpuStage({"kind": "canny"}), hooks), hooks),
+        cpu=Hooked(Watched(CpuStage({"kinds": ("canny",)}), hooks), hooks),
         device=lambda name: DeviceStage(name, hooks),
         identity={"version": "1"},
     )

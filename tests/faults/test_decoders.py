@@ -82,7 +82,7 @@ class Broken:
 async def frames_of(reader: Any, plan: Any) -> np.ndarray:
     """Every frame of the clip, by way of its windows."""
     found = []
-    for window in windows(plan, steps=1, control=False, flows=False):
+    for window in windows(plan, steps=1, flows=False):
         with Block.create(window.layout()) as block:
             await reader.read(plan, window, block)
             found.append(block["frames"][window.new_frames].copy())
@@ -155,7 +155,7 @@ def test_only_the_broken_process_ends(tmp_path: Path, clip: Path) -> None:
                 await bad.run(PlanClip(clip, "auto", OPTIONS))
             assert not bad.alive
             plan = await good.run(PlanClip(clip, "auto", OPTIONS))
-            window = next(windows(plan, steps=1, control=False, flows=False))
+            window = next(windows(plan, steps=1, flows=False))
             with Block.create(window.layout()) as block:
                 await good.run(ReadWindow(window), (block,))
             assert good.pid == before
@@ -215,7 +215,7 @@ def test_any_size_and_length(
     reader = STAGE.load(Silent())
     plan = reader(PlanClip(path, "auto", OPTIONS), (), Silent())
     found = []
-    for window in windows(plan, steps=1, control=False, flows=False):
+    for window in windows(plan, steps=1, flows=False):
         with Block.create(window.layout()) as block:
             reader(ReadWindow(window), (block,), Silent())
             found.append(block["frames"][window.new_frames].copy())

@@ -3,25 +3,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from fresco_core.batch import Carry, KeyFrameBatch, check, with_carried
 
 
+def maps(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of two ControlNets, the second one's darker."""
+    return np.stack([frames[..., 0], frames[..., 0] // 2], axis=1)
+
+
 def batch(count: int, level: int) -> KeyFrameBatch:
     frames = np.full((count, 64, 128, 3), level, np.uint8)
-    return KeyFrameBatch(frames, frames[..., 0], (f"prompt {level}",) * count, "rain")
+    return KeyFrameBatch(frames, maps(frames), (f"prompt {level}",) * count, "rain")
 
 
 def carry() -> Carry:
     frames = np.full((2, 64, 128, 3), 9, np.uint8)
-    return Carry(torch.zeros(1, 2, 4, 8, 16), frames, frames[..., 0], ("first", "last"))
+    return Carry(torch.zeros(1, 2, 4, 8, 16), frames, maps(frames), ("first", "last"))
 
 
 def test_carried_frames_come_first_with_their_maps_and_prompts() -> None:
     whole = with_carried(batch(3, 5), carry())
     assert whole.frames[:, 0, 0, 0].tolist() == [9, 9, 5, 5, 5]
     assert whole.controls is not None
-    assert whole.controls[:, 0, 0].tolist() == [9, 9, 5, 5, 5]
+    assert whole.controls[:, 0, 0, 0].tolist() == [9, 9, 5, 5, 5]
+    assert whole.controls[:, 1, 0, 0].tolist() == [4, 4, 2, 2, 2]
     assert whole.prompts == ("first", "last", "prompt 5", "prompt 5", "prompt 5")
     assert whole.negative == "rain"
 
@@ -37,7 +44,10 @@ def test_what_fits_is_let_through() -> None:
         ({"frames": np.zeros((3, 60, 128, 3), np.uint8)}, "multiples of 64"),
         ({"frames": np.zeros((0, 64, 128, 3), np.uint8)}, "n > 0"),
         ({"frames": np.zeros((3, 64, 128, 3), np.float32)}, "must be uint8"),
-        ({"controls": np.zeros((2, 64, 128), np.uint8)}, "control maps for"),
+        ({"controls": np.zeros((2, 2, 64, 128), np.uint8)}, r"must be \(n,M,H,W\)"),
+        ({"controls": np.zeros((3, 64, 128), np.uint8)}, r"must be \(n,M,H,W\)"),
+        ({"controls": np.zeros((3, 0, 64, 128), np.uint8)}, r"must be \(n,M,H,W\)"),
+        ({"controls": np.zeros((3, 1, 64, 128), np.uint8)}, "of the carry do not fit"),
         ({"controls": None}, "control maps or neither"),
         ({"prompts": ("one",)}, "1 prompts for 3 frames"),
     ],

@@ -1,6 +1,7 @@
 """A clip's windows, filled with made pictures, published without anything being computed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,16 @@ def filled(window: Window) -> dict[str, NDArray[Any]]:
             block["results"][offset] = 255 - frame
     for key, number in enumerate(window.key_numbers):
         block["keys"][key + 1] = 255 - picture(number, width, height)
-        if window.control:
+        if window.controls:
             block["controls"][maps(window)[key], key] = shade(number)
-    if window.control:
+    if window.controls:
         block["previous_control"][:] = 0 if window.index == 0 else shade(window.first_frame)
     return block
 
 
 def maps(window: Window) -> tuple[int, ...]:
     """Drawn now here, now there."""
-    if not window.control:
+    if not window.controls:
         return ()
     return tuple((BY_CPU, BY_DEVICE)[number % 3 == 1] for number in window.key_numbers)
 
@@ -82,11 +83,12 @@ class Publishing:
         plan: ClipPlan,
         name: str = "clip",
         *,
-        control: bool = True,
+        controls: int = 1,
         **encoding: Any,
     ) -> None:
+        plan = replace(plan, controls=(None,) * controls)
         self.root, self.name, self.plan = root, name, plan
-        self.windows = list(windows(plan, steps=2, control=control, flows=False))
+        self.windows = list(windows(plan, steps=2, flows=False))
         self.encoding = Encoding.of(plan, **({"preset": "ultrafast"} | encoding))
         self.staging = Staging(root, name)
 

@@ -14,7 +14,7 @@ from io_pipeline.tasks import Translated
 from io_pipeline.window import BY_CPU, Window
 from tests.io_pipeline.publishing import filled, maps, shade
 
-WINDOW = Window(1, 3, 4, (6, 7, 9), 64, 128, 2, True, False)
+WINDOW = Window(1, 3, 4, (6, 7, 9), 64, 128, 2, 2, False)
 TRANSLATED = Translated((Batch((6,), (0, 4)), Batch((7, 9), (0, 6))), ('a "ünïcødé"', "car"))
 
 
@@ -40,23 +40,23 @@ def test_what_is_saved_comes_back(staging: Path) -> None:
         assert arrays[name].dtype == block[name].dtype
         np.testing.assert_array_equal(arrays[name], block[name])
     # Of the two maps of every key frame, the one that counted.
-    assert arrays["controls"].shape == (3, 64, 128)
+    assert arrays["controls"].shape == (3, 2, 64, 128)
     assert [int(map_HW.max()) for map_HW in arrays["controls"]] == [shade(6), shade(7), shade(9)]
 
 
 def test_without_controlnet(staging: Path) -> None:
-    arrays, _ = checkpoint.load(saved(staging, replace(WINDOW, control=False)))
+    arrays, _ = checkpoint.load(saved(staging, replace(WINDOW, controls=0)))
     assert set(arrays) == {"keys", "carry_latents", "carry_frames"}
 
 
-@pytest.mark.parametrize("control", [True, False])
-def test_a_window_is_restored(staging: Path, control: bool) -> None:
-    window = replace(WINDOW, control=control)
+@pytest.mark.parametrize("controls", [0, 1, 2])
+def test_a_window_is_restored(staging: Path, controls: int) -> None:
+    window = replace(WINDOW, controls=controls)
     saved(staging, window)
     block = {name: np.zeros_like(array) for name, array in filled(window).items()}
     assert checkpoint.restore(staging, window, block) == TRANSLATED
     np.testing.assert_array_equal(block["keys"], filled(window)["keys"])
-    if control:
+    if controls:
         assert [int(map_HW.min()) for map_HW in block["controls"][BY_CPU]] == [
             shade(number) for number in (6, 7, 9)
         ]
@@ -65,9 +65,9 @@ def test_a_window_is_restored(staging: Path, control: bool) -> None:
 
 def test_of_another_clip(staging: Path) -> None:
     saved(staging)
-    other = replace(WINDOW, height=128)
-    with pytest.raises(CheckpointError, match="of another clip"):
-        checkpoint.restore(staging, other, filled(other))
+    for other in (replace(WINDOW, height=128), replace(WINDOW, controls=1)):
+        with pytest.raises(CheckpointError, match="of another clip"):
+            checkpoint.restore(staging, other, filled(other))
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.5, 0.99])

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,17 +37,30 @@ FRAMES = clip(6)
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> CpuTasks:
     monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)  # of this process, not a worker's
-    return pickle.loads(pickle.dumps(CpuStage({"kind": "canny"}))).load(Reports())
+    return pickle.loads(pickle.dumps(CpuStage({"kinds": ("canny",)}))).load(Reports())
 
 
 def test_draws_one_map(tasks: CpuTasks) -> None:
     (window,) = cut_clip((0, 2, 5), 5)
     block, reports = read(window, FRAMES), Reports()
     assert tasks(DrawMap(window, 1, MapOptions(10, 20)), (block,), reports) is None
-    assert np.array_equal(block["controls"][BY_CPU, 1], cv2.Canny(FRAMES[2], 10, 20))
+    assert np.array_equal(block["controls"][BY_CPU, 1], cv2.Canny(FRAMES[2], 10, 20)[None])
     assert not block["controls"][BY_CPU, ::2].any()
     assert not block["controls"][BY_DEVICE].any()
     assert ("map", 0, 1) in reports
+
+
+def test_leaves_maps_that_came_with_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)
+    tasks = CpuStage({"kinds": ("canny", "depth", "canny"), "sources": ("",)}).load(Reports())
+    (window,) = cut_clip((0, 2, 5), 5, controls=3)
+    window = replace(window, given=(1,))
+    block = read(window, FRAMES)
+    block["controls"][:, :, 1] = 7
+    tasks(DrawMap(window, 2, MapOptions()), (block,), Reports())
+    edges = cv2.Canny(FRAMES[5], 50, 100)
+    assert np.array_equal(block["controls"][BY_CPU, 2], np.stack([edges, edges * 0 + 7, edges]))
+    assert not block["controls"][BY_CPU, :2, ::2].any()
 
 
 def test_propagates_a_segment(tasks: CpuTasks) -> None:
@@ -109,9 +123,9 @@ from io_pipeline.tasks import DrawMap
 from io_pipeline.window import Window
 from io_pipeline import publish, checkpoint
 import numpy as np
-tasks = CpuStage({"kind": "canny"}).load(lambda *_: None)
-window = Window(0, 1, 0, (0,), 64, 64, 1, True, False)
-block = {"frames": np.zeros((1, 64, 64, 3), np.uint8), "controls": np.zeros((2, 1, 64, 64))}
+tasks = CpuStage({"kinds": ("canny",)}).load(lambda *_: None)
+window = Window(0, 1, 0, (0,), 64, 64, 1, 1, False)
+block = {"frames": np.zeros((1, 64, 64, 3), np.uint8), "controls": np.zeros((2, 1, 1, 64, 64))}
 tasks(DrawMap(window, 0, MapOptions()), (block,), lambda *_: None)
 assert not {"torch", "numba", "scipy"} & set(sys.modules)
 """

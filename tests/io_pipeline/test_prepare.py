@@ -16,7 +16,7 @@ OPTIONS = KeyFrameOptions(3, 3, 4, 64)
 
 
 def windows_of(plan):
-    return list(windows(plan, steps=2, control=False, flows=False))
+    return list(windows(plan, steps=2, flows=False))
 
 
 def empty(window):

@@ -115,7 +115,7 @@ from io_pipeline.propagate import Propagate
 from io_pipeline.window import Window
 import numpy as np
 block = {name: np.zeros((4, 32, 32, 3), np.uint8) for name in ("frames", "keys", "results")}
-window = Window(0, 1, 0, (0, 3), 32, 32, 1, False, False)
+window = Window(0, 1, 0, (0, 3), 32, 32, 1, 0, False)
 options = PropagationOptions(votes=1, sweeps=1)
 Propagate()(window, 0, options, block, lambda *_: None)
 assert "torch" not in sys.modules

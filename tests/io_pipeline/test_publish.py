@@ -100,7 +100,7 @@ class TestResult:
             assert np.abs(control - shade(held[number])).mean() < 5
 
     def test_without_controlnet_the_middle_is_black(self, root: Path, info: ClipInfo) -> None:
-        folder = publishing(root, info, control=False)()
+        folder = publishing(root, info, controls=0)()
         for frame in decode(folder / "comparison.mp4"):
             assert frame[:, WIDTH + 8 : 2 * WIDTH - 8].mean() < 3
 

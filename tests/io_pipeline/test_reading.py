@@ -35,7 +35,7 @@ def reader() -> Reader:
 
 
 def windows_of(plan: ClipPlan) -> list[Window]:
-    return list(windows(plan, steps=2, control=False, flows=False))
+    return list(windows(plan, steps=2, flows=False))
 
 
 def frames_of(reader: Reader, window: Window) -> Any:

@@ -1,6 +1,7 @@
 """Windows translated by tasks are what the translator makes of the same batches."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from fresco_core.translator import FrescoTranslator
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
 from io_pipeline.options import MapOptions
-from io_pipeline.prompt import Prompt
+from io_pipeline.prompt import Prompt, TimedText
 from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
-from io_pipeline.translate import FLOW_PAIRS, Translate, cut
+from io_pipeline.translate import FLOW_PAIRS, Translate, cut, prompt_warnings
 from io_pipeline.window import BY_CPU, BY_DEVICE, Window
 from io_pipeline.worker import FatalError, OutOfDeviceMemory
 from tests.io_pipeline.windows import Reports, clip, cut_clip, read
@@ -36,6 +37,7 @@ OPTIONS = TranslationOptions(
     smoothing_begin=0.5,
     optimization=OptimizationOptions(iterations=1),
 )
+LITERAL = replace(OPTIONS, prompt_weights=False)
 MAP_OPTIONS = MapOptions()
 PROMPT = Prompt("a car")
 KEYS = (0, 2, 4, 5, 7, 9, 10, 12, 13)
@@ -64,10 +66,17 @@ def canny(frame_HWC: NDArray[np.uint8], options: MapOptions = MAP_OPTIONS) -> ND
     return np.asarray(cv2.Canny(frame_HWC, options.canny_low, options.canny_high), np.uint8)
 
 
+def maps_of(
+    frame_HWC: NDArray[np.uint8], options: MapOptions, which: Sequence[int]
+) -> NDArray[np.uint8]:
+    """The same map for every ControlNet."""
+    return np.stack([canny(frame_HWC, options)] * len(which))
+
+
 def task_of(
     window: Window, batch_size: int = 5, file: Path | None = None, job: str = "a"
 ) -> TranslateWindow:
-    maps = (BY_DEVICE,) * len(window.key_numbers) if window.control else ()
+    maps = (BY_DEVICE,) * len(window.key_numbers) if window.controls else ()
     return TranslateWindow(job, "", window, PROMPT, maps, batch_size, file, OPTIONS, MAP_OPTIONS)
 
 
@@ -77,7 +86,7 @@ def directly(translator: FrescoTranslator, batches: tuple[Batch, ...]) -> NDArra
     found = []
     for batch in batches:
         frames = FRAMES[list(batch.new)]
-        controls = np.stack([canny(frame) for frame in frames])
+        controls = np.stack([canny(frame) for frame in frames])[:, None]
         batch_prompts = (PROMPT.positive,) * len(batch.new)
         translation = translator.translate(KeyFrameBatch(frames, controls, batch_prompts), carry)
         found.append(translation.frames)
@@ -94,7 +103,7 @@ class TestWindowByWindow:
     def test_is_the_translator_called_batch_by_batch(
         self, translator: FrescoTranslator, expected: NDArray[np.uint8]
     ) -> None:
-        handler, reports, found = Translate(translator, canny), Reports(), []
+        handler, reports, found = Translate(translator, maps_of), Reports(), []
         last = None
         for window in cut_clip(KEYS, 5):
             block = read(window, FRAMES)
@@ -123,7 +132,7 @@ class TestWindowByWindow:
         found, file = [], None
         other = new_translator(folders)
         for i, window in enumerate(cut_clip(KEYS, 5)):
-            handler = Translate(other if i % 2 else translator, canny)
+            handler = Translate(other if i % 2 else translator, maps_of)
             block = read(window, FRAMES)
             translated = handler(task_of(window, file=file), (block,), Reports())
             assert translated is not None
@@ -134,7 +143,7 @@ class TestWindowByWindow:
     def test_another_clip_between_two_windows_changes_nothing(
         self, translator: FrescoTranslator, expected: NDArray[np.uint8], tmp_path: Path
     ) -> None:
-        handler, (first, second, *_) = Translate(translator, canny), cut_clip(KEYS, 5)
+        handler, (first, second, *_) = Translate(translator, maps_of), cut_clip(KEYS, 5)
         block = read(first, FRAMES)
         translated = handler(task_of(first), (block,), Reports())
         assert translated is not None
@@ -149,7 +158,7 @@ class TestWindowByWindow:
     def test_a_window_done_again_is_the_same(
         self, translator: FrescoTranslator, tmp_path: Path
     ) -> None:
-        handler, (first, second, *_) = Translate(translator, canny), cut_clip(KEYS, 5)
+        handler, (first, second, *_) = Translate(translator, maps_of), cut_clip(KEYS, 5)
         block = read(first, FRAMES)
         translated = handler(task_of(first), (block,), Reports())
         assert translated is not None
@@ -161,7 +170,7 @@ class TestWindowByWindow:
             assert np.array_equal(blocks[0][name], blocks[1][name])
 
     def test_without_control_maps(self, translator: FrescoTranslator) -> None:
-        (window,) = cut_clip((0, 2), 5, control=False)
+        (window,) = cut_clip((0, 2), 5, controls=0)
         block = read(window, FRAMES)
         assert Translate(translator)(task_of(window), (block,), Reports()) is not None
         prompts = (PROMPT.positive,) * 2
@@ -179,7 +188,7 @@ class TestWindowByWindow:
             blocks, [(BY_CPU,) * 3, (BY_DEVICE, BY_CPU, BY_DEVICE)], strict=True
         ):
             task = replace(task_of(window), maps=maps)
-            Translate(translator, canny)(task, (block,), Reports())
+            Translate(translator, maps_of)(task, (block,), Reports())
         assert np.array_equal(blocks[0]["keys"], blocks[1]["keys"])
         assert np.array_equal(blocks[0]["carry_controls"], blocks[1]["carry_controls"])
         assert not blocks[0]["controls"][BY_DEVICE].any()
@@ -221,7 +230,7 @@ class TestCut:
         self, translator: FrescoTranslator, folders: tuple[Path, Path], tmp_path: Path
     ) -> None:
         """Where a window is translated in several batches, each is tied to the one before."""
-        handler, found, batches = Translate(translator, canny), [], []
+        handler, found, batches = Translate(translator, maps_of), [], []
         reports = Reports()
         for window in cut_clip(KEYS, 6):
             block = read(window, FRAMES)
@@ -237,11 +246,11 @@ class TestCut:
 
 class TestWarnings:
     def test_long_prompts_are_told_of_once(self, translator: FrescoTranslator) -> None:
-        handler = Translate(translator, canny)
+        handler = Translate(translator, maps_of)
         told = []
         for window in cut_clip((0, 1, 2, 3, 4, 5), 3):
             prompt = Prompt("snow " * 80 + "car", "rain " * 80 + "dog")
-            task = replace(task_of(window), prompt=prompt)
+            task = replace(task_of(window), prompt=prompt, options=LITERAL)
             translated = handler(task, (read(window, FRAMES),), Reports())
             assert translated is not None
             told.append(translated.warnings)
@@ -252,19 +261,66 @@ class TestWarnings:
 
     def test_of_a_very_long_one_the_beginning_is_quoted(self, translator: FrescoTranslator) -> None:
         (window,) = cut_clip((0,), 5)
-        task = replace(task_of(window), prompt=Prompt("snow " * 200_000))
-        translated = Translate(translator, canny)(task, (read(window, FRAMES),), Reports())
+        task = replace(task_of(window), prompt=Prompt("snow " * 200_000), options=LITERAL)
+        translated = Translate(translator, maps_of)(task, (read(window, FRAMES),), Reports())
         assert translated is not None
         (warning,) = translated.warnings
         assert re.search(r"cut off: snow snow .{280,300}… \(\d{6} characters\)$", warning)
 
     def test_ordinary_prompts_are_none(self, translator: FrescoTranslator) -> None:
         (window,) = cut_clip((0,), 5)
-        translated = Translate(translator, canny)(
-            task_of(window), (read(window, FRAMES),), Reports()
+        translated = Translate(translator, maps_of)(
+            replace(task_of(window), options=LITERAL), (read(window, FRAMES),), Reports()
         )
         assert translated is not None
         assert translated.warnings == ()
+
+    def test_prompts_with_weights_may_be_longer(self, translator: FrescoTranslator) -> None:
+        prompt = Prompt("snow " * 80 + "car")
+        assert prompt_warnings(translator.with_options(LITERAL), prompt)
+        assert not prompt_warnings(translator.with_options(OPTIONS), prompt)
+
+
+class TestPromptsByTime:
+    PROMPT = Prompt("a road", "rain", (TimedText(0, 3, "dusk"), TimedText(4, None, "night")))
+
+    def test_every_key_frame_has_its_own(
+        self, translator: FrescoTranslator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[tuple[str, ...], str | None]] = []
+        translate = FrescoTranslator.translate
+
+        def see(self: FrescoTranslator, batch: KeyFrameBatch, *rest: Any) -> Any:
+            seen.append((batch.prompts, batch.negative))
+            return translate(self, batch, *rest)
+
+        monkeypatch.setattr(FrescoTranslator, "translate", see)
+        handler = Translate(translator, maps_of)
+        carried = []
+        for window in cut_clip((0, 1, 2, 4, 5, 6), 5):
+            task = replace(task_of(window), prompt=self.PROMPT)
+            translated = handler(task, (read(window, FRAMES),), Reports())
+            assert translated is not None
+            carried.append(translated.carry_prompts)
+        assert seen == [
+            (("a road, dusk",) * 3, "rain"),
+            (("a road, night",) * 3, "rain"),
+        ]
+        assert carried == [("a road, dusk", "a road, dusk"), ("a road, dusk", "a road, night")]
+
+    def test_those_too_long_are_told_of_where_they_come_first(
+        self, translator: FrescoTranslator
+    ) -> None:
+        night = TimedText(6, None, "snow " * 80)
+        handler = Translate(translator, maps_of)
+        told = []
+        for window in cut_clip((0, 1, 2, 4, 5, 6, 8, 9, 10), 5):
+            prompt = Prompt("a road", None, (night,))
+            task = replace(task_of(window), prompt=prompt, options=LITERAL)
+            translated = handler(task, (read(window, FRAMES),), Reports())
+            assert translated is not None
+            told.append(len(translated.warnings))
+        assert told == [0, 1, 0]
 
 
 class TestOptions:
@@ -278,17 +334,17 @@ class TestOptions:
             replace(OPTIONS, seed=5, guidance_scale=2.0),
             OPTIONS,
         )
-        handler = Translate(translator, canny)
+        handler = Translate(translator, maps_of)
         for options in others:
             block = read(window, FRAMES)
             handler(replace(task_of(window), options=options), (block,), Reports())
-            alone = Translate(new_translator(folders).with_options(options), canny)
+            alone = Translate(new_translator(folders).with_options(options), maps_of)
             expected = read(window, FRAMES)
             alone(replace(task_of(window), options=options), (expected,), Reports())
             assert np.array_equal(block["keys"], expected["keys"])
 
     def test_steps_are_the_tasks(self, translator: FrescoTranslator) -> None:
-        handler = Translate(translator, canny)
+        handler = Translate(translator, maps_of)
         for steps in (3, 6):
             (window,) = cut_clip((0, 2), 5, steps=steps - 2)
             block, reports = read(window, FRAMES), Reports()
@@ -300,8 +356,8 @@ class TestOptions:
         (window,) = cut_clip((0,), 5)
         block = read(window, FRAMES)
         task = replace(task_of(window), map_options=MapOptions(10, 20))
-        Translate(translator, canny)(task, (block,), Reports())
-        assert np.array_equal(block["controls"][BY_DEVICE, 0], cv2.Canny(FRAMES[0], 10, 20))
+        Translate(translator, maps_of)(task, (block,), Reports())
+        assert np.array_equal(block["controls"][BY_DEVICE, 0, 0], cv2.Canny(FRAMES[0], 10, 20))
 
     @pytest.mark.parametrize(
         "changes", [{"options": replace(OPTIONS, seed=9)}, {"clip": "another"}, {"job": "b"}]
@@ -310,7 +366,7 @@ class TestOptions:
         self, translator: FrescoTranslator, tmp_path: Path, changes: dict[str, Any]
     ) -> None:
         """A job that was begun anew: its first window was translated by another process."""
-        handler, (first, second, *_) = Translate(translator, canny), cut_clip(KEYS, 5)
+        handler, (first, second, *_) = Translate(translator, maps_of), cut_clip(KEYS, 5)
         block = read(first, FRAMES)
         translated = handler(task_of(first), (block,), Reports())
         assert translated is not None
@@ -326,7 +382,7 @@ class TestFlows:
         (window,) = cut_clip((0, 12), 5, flows=True)
         block, reports = read(window, FRAMES), Reports()
         assert window.frame_count - 1 > FLOW_PAIRS
-        Translate(translator, canny)(task_of(window), (block,), reports)
+        Translate(translator, maps_of)(task_of(window), (block,), reports)
         frames_T3HW = torch.from_numpy(FRAMES[:13]).permute(0, 3, 1, 2)
         both = load_flow("dis")(frames_T3HW[:-1], frames_T3HW[1:])
         for side, flow in enumerate(both):
@@ -336,14 +392,14 @@ class TestFlows:
     def test_can_be_found_again(self, translator: FrescoTranslator) -> None:
         (window,) = cut_clip((0, 3), 5, flows=True)
         blocks = [read(window, FRAMES) for _ in range(2)]
-        handler = Translate(translator, canny)
+        handler = Translate(translator, maps_of)
         handler(task_of(window), (blocks[0],), Reports())
         assert handler(FindFlows(window), (blocks[1],), Reports()) is None
         assert np.array_equal(blocks[0]["flows"], blocks[1]["flows"])
 
     def test_of_a_single_frame(self, translator: FrescoTranslator) -> None:
         (window,) = cut_clip((0,), 5, flows=True)
-        Translate(translator, canny)(task_of(window), (read(window, FRAMES),), Reports())
+        Translate(translator, maps_of)(task_of(window), (read(window, FRAMES),), Reports())
 
 
 class TestErrors:
@@ -360,7 +416,7 @@ class TestErrors:
 
         monkeypatch.setattr(FrescoTranslator, "translate", translate)
         window, *_ = cut_clip(KEYS, 6)
-        handler = Translate(translator, canny)
+        handler = Translate(translator, maps_of)
         block = read(window, FRAMES)
         handler(task_of(window, batch_size=4), (block,), Reports())
         assert block["keys"][-1].any()
@@ -428,10 +484,10 @@ class TestNoPicture:
         (window,) = cut_clip((0, 2), 5)
         with translator.codec.in_float32():
             frames = FRAMES[[0, 2]]
-            maps = np.stack([canny(frame) for frame in frames])
+            maps = np.stack([canny(frame) for frame in frames])[:, None]
             expected = translator.translate(KeyFrameBatch(frames, maps, ("a car",) * 2)).frames
         self.broken_in_half_precision(translator)
-        handler = Translate(translator, canny, {"dtype": "bfloat16"})
+        handler = Translate(translator, maps_of, {"dtype": "bfloat16"})
         for _ in range(2):
             block = read(window, FRAMES)
             translated = handler(task_of(window), (block,), Reports())
@@ -458,5 +514,5 @@ class TestNoPicture:
         monkeypatch.setattr(FrescoTranslator, "translate", translate)
         (window,) = cut_clip((0, 2), 5)
         with pytest.raises(NoPictureError, match="NaN"):
-            Translate(translator, canny)(task_of(window), (read(window, FRAMES),), Reports())
+            Translate(translator, maps_of)(task_of(window), (read(window, FRAMES),), Reports())
         assert tries == list(dict.fromkeys([dtype, torch.float32]))

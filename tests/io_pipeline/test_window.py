@@ -1,6 +1,7 @@
 """Windows of any clip: every frame in one of them, every segment between two key frames."""
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fresco_core.keyframes import batch_key_frames, select_key_frames
 from io_pipeline.blocks import Block
 from io_pipeline.clip_info import ClipInfo
 from io_pipeline.colour import Colour
-from io_pipeline.plan import ClipPlan
+from io_pipeline.plan import ClipPlan, ControlPictures
 from io_pipeline.window import Window, windows
 
 
@@ -40,9 +41,16 @@ def plan(frames: int, interval: int, batch_size: int) -> ClipPlan:
     return ClipPlan(info, (64, 128), keys, batch_key_frames(keys, batch_size))
 
 
-def cut(frames: int, interval: int = 5, batch_size: int = 4, **kind: bool) -> list[Window]:
-    options = {"control": True, "flows": False} | kind
-    return list(windows(plan(frames, interval, batch_size), steps=15, **options))
+def cut(
+    frames: int,
+    interval: int = 5,
+    batch_size: int = 4,
+    *,
+    controls: tuple[ControlPictures | None, ...] = (None, None),
+    flows: bool = False,
+) -> list[Window]:
+    planned = replace(plan(frames, interval, batch_size), controls=controls)
+    return list(windows(planned, steps=15, flows=flows))
 
 
 @given(st.integers(1, 200), st.integers(1, 12), st.integers(3, 16))
@@ -76,15 +84,23 @@ def test_arrays() -> None:
             "carry_latents": (15, 2, 4, 8, 16),
             "carry_frames": (2, 64, 128, 3),
             "results": (16, 64, 128, 3),
-            "controls": (2, 3, 64, 128),
-            "carry_controls": (2, 64, 128),
-            "previous_control": (64, 128),
+            "controls": (2, 3, 2, 64, 128),
+            "carry_controls": (2, 2, 64, 128),
+            "previous_control": (2, 64, 128),
         }
         assert block["carry_latents"].dtype == np.float32
 
 
+def test_what_comes_with_the_clip_is_not_drawn() -> None:
+    given = ControlPictures(Path("a.depth"), ("1.png",) * 6)
+    for window in cut(6, controls=(None, given, None)):
+        assert (window.controls, window.given, window.to_draw) == (3, (1,), (0, 2))
+    (drawn,) = cut(6)
+    assert (drawn.given, drawn.to_draw) == ((), (0, 1))
+
+
 def test_what_is_not_needed_takes_no_memory() -> None:
-    (plain,) = cut(6, control=False)
+    (plain,) = cut(6, controls=())
     names = {array.name for array in plain.layout().arrays}
     assert not names & {"controls", "carry_controls", "previous_control", "flows"}
     (flowing,) = cut(6, flows=True)

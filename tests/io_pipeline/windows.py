@@ -21,14 +21,14 @@ def cut_clip(
     batch_size: int,
     *,
     steps: int = 2,
-    control: bool = True,
+    controls: int = 1,
     flows: bool = False,
 ) -> list[Window]:
     """The windows of a clip whose last frame is its last key frame."""
     batches = batch_key_frames(key_numbers, batch_size)
     firsts = [0, *(batch.new[-1] for batch in batches)]
     return [
-        Window(i, len(batches), firsts[i], batch.new, HEIGHT, WIDTH, steps, control, flows)
+        Window(i, len(batches), firsts[i], batch.new, HEIGHT, WIDTH, steps, controls, flows)
         for i, batch in enumerate(batches)
     ]
 
