@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 8
+KEY_ROWS = 24  # of key frames alone
 COLUMNS = ("input", "control", "output")
 
 _PANEL = 320
@@ -21,9 +22,9 @@ _PAPER = (24, 24, 27)
 _INK = (228, 228, 231)
 
 
-def sample_numbers(frame_count: int) -> tuple[int, ...]:
-    """Up to eight frame numbers spread evenly over a clip, its first and last included."""
-    spread = np.linspace(0, frame_count - 1, min(ROWS, frame_count))
+def sample_numbers(count: int, rows: int = ROWS) -> tuple[int, ...]:
+    """Up to so many of ``count`` numbers, spread evenly, the first and the last included."""
+    spread = np.linspace(0, count - 1, min(rows, count))
     return tuple(int(number) for number in np.round(spread))
 
 

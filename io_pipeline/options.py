@@ -14,6 +14,7 @@ class KeyFrameOptions:
         batch_size: key frames translated together, the two carried ones included.
         resolution: short side of the working size in pixels, a multiple of 64.
         on_truncated: a clip that was cut short is taken as it is ("warn") or refused ("fail").
+        first_batch_only: nothing is done with the frames after the first batch's.
     """
 
     min_interval: int
@@ -21,6 +22,7 @@ class KeyFrameOptions:
     batch_size: int
     resolution: int
     on_truncated: Literal["warn", "fail"] = "warn"
+    first_batch_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def publish_clip(
 def _panels(
     window: Window, maps: tuple[int, ...], block: Any
 ) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
-    """Frame number; input, control map and output (H, W, 3) of every frame of a window that is shown.
+    """Frame number; input, control map and output (H, W, 3) of what the result shows of a window.
 
     A key frame's control map is held until the next one comes; of several, the brightest of each
     pixel is shown.

@@ -30,6 +30,7 @@ from io_pipeline.writing import TEMPORARY, appearing, remove, sync, writing
 STAGING = ".staging"
 REPLACED = ".replaced"
 MANIFEST = "manifest.json"
+FRAMES = ("preview", "keys", "all")  # what a result may have, from less to more
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,24 @@ class Staging:
         """Whether the folder is only what was left of a result that has its name already."""
         return self.folder.is_dir() and not keys_folder(self.folder).is_dir()
 
-    def open(self, identity: Mapping[str, str], *, fresh: bool = False) -> Progress:
+    def open(
+        self, identity: Mapping[str, str], *, fresh: bool = False, frames: str = "all"
+    ) -> Progress:
         """Continue what an earlier run with the same identity left here, or begin.
 
         ``identity`` is all that decides what the result looks like: fingerprints, versions. What
-        was begun with another one is removed, and with ``fresh`` everything is.
+        was begun with another one is removed, and with ``fresh`` everything is. ``frames``: which
+        of a clip's the result will have, one of `FRAMES`.
 
         Raises:
             FrescodError: the folder cannot be written, or something that is no result of an
-                earlier run has the result's name: only results are ever replaced.
+                earlier run has the result's name: only results are ever replaced, and those of
+                more frames only if it is to be ``fresh``.
         """
         with writing(self.folder):
             self._refuse_to_replace()
+            if not fresh:
+                self._refuse_to_lose_frames(frames)
             self.settle()
             if fresh or not self._continues(identity):
                 self._discard()
@@ -216,6 +223,16 @@ class Staging:
             raise FrescodError(
                 f"{self.result}: exists and is no result of frescod; move it or choose another "
                 "output folder"
+            )
+
+    def _refuse_to_lose_frames(self, frames: str) -> None:
+        """A night's frames are not lost to a look at the first few."""
+        shown = (read_manifest(self.result) or {}).get("frames", FRAMES[-1])
+        if self.result.exists() and shown in FRAMES[FRAMES.index(frames) + 1 :]:
+            raise FrescodError(
+                f"{self.result}: has all {'frames' if shown == 'all' else 'key frames'} of its "
+                f'clip, which output.frames = "{frames}" would replace; move it, choose another '
+                "output folder, or run with --force"
             )
 
 

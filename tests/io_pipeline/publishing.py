@@ -52,7 +52,7 @@ def filled(window: Window) -> dict[str, NDArray[Any]]:
     for offset in range(window.frame_count):
         frame = picture(window.first_frame + offset, width, height)
         block["frames"][offset] = frame
-        if offset not in (0, *window.key_offsets):
+        if window.between and offset not in (0, *window.key_offsets):
             block["results"][offset] = 255 - frame
     for key, number in enumerate(window.key_numbers):
         block["keys"][key + 1] = 255 - picture(number, width, height)
