@@ -14,7 +14,15 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from fresco_core import hub
 from fresco_core.errors import ModelsError
-from io_pipeline.control_maps import WEIGHTS, _detect_depth, find_detector, load_detector
+from io_pipeline import control_maps
+from io_pipeline.control_maps import (
+    WEIGHTS,
+    Detectors,
+    _detect_depth,
+    find_detector,
+    load_detector,
+    load_detectors,
+)
 from io_pipeline.options import MapOptions
 
 
@@ -114,6 +122,39 @@ def test_depth_has_the_frames_size_and_the_whole_range(depth_folder: Path) -> No
     assert depth.dtype == np.uint8
     assert (depth.min(), depth.max()) == (0, 255)
     assert len(np.unique(depth)) > 20
+
+
+def test_several_detectors_draw_their_maps_in_order(hed_folder: Path) -> None:
+    kinds, sources = ("canny", "hed", "canny"), ("", str(hed_folder), "")
+    draw, frame, options = load_detectors(kinds, sources), picture(64, 96), MapOptions(10, 20)
+    canny = cv2.Canny(frame, 10, 20)
+    hed = load_detector("hed", source=str(hed_folder))(frame, options)
+    assert np.array_equal(draw(frame, options, (0, 1, 2)), np.stack([canny, hed, canny]))
+    assert np.array_equal(draw(frame, options, (1,)), hed[None])
+
+
+def test_one_source_is_for_all_detectors(hed_folder: Path, tmp_path: Path) -> None:
+    load_detectors(("hed", "canny"), (str(hed_folder),))
+    with pytest.raises(ModelsError, match=r"ControlNetHED\.pth not found"):
+        load_detectors(("canny", "hed"), (str(tmp_path),))
+    with pytest.raises(ValueError, match="2 sources for 3 detectors"):
+        load_detectors(("canny",) * 3, ("a", "b"))
+
+
+def test_a_detector_is_loaded_once_when_it_first_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(kind: str, **where: object) -> object:
+        loaded.append((kind, where["source"], where["device"]))
+        return lambda frame, options: frame[..., 0]
+
+    monkeypatch.setattr(control_maps, "load_detector", load)
+    draw, frame = Detectors(("hed", "depth", "hed"), ("", "a", ""), device="meta"), picture(8, 8)
+    for _ in range(2):
+        assert draw(frame, MapOptions(), (0, 2)).shape == (2, 8, 8)
+    assert loaded == [("hed", None, "meta")]
+    draw(frame, MapOptions(), (1,))
+    assert loaded[1:] == [("depth", "a", "meta")]
 
 
 @pytest.fixture

@@ -104,6 +104,20 @@ class TestResult:
         for frame in decode(folder / "comparison.mp4"):
             assert frame[:, WIDTH + 8 : 2 * WIDTH - 8].mean() < 3
 
+    def test_of_several_control_maps_the_brightest_is_shown(
+        self, root: Path, info: ClipInfo
+    ) -> None:
+        to = publishing(root, info, controls=2)
+        to.open()
+        window = to.windows[2]
+        block = filled(window)
+        for key, side in enumerate(maps(window)):
+            block["controls"][side, key, 0, :, : WIDTH // 2] = 0
+            block["controls"][side, key, 1, :, WIDTH // 2 :] = 0
+        block["previous_control"][0] = 0
+        for _, (_, control_HWC, _) in publish._panels(window, maps(window), block):
+            assert control_HWC.min() == control_HWC.max() > 0
+
     def test_keys_are_lossless_and_numbers_may_grow(self, root: Path, info: ClipInfo) -> None:
         to = publishing(root, info)
         to.open()
@@ -261,6 +275,48 @@ class TestWindow:
         hour = replace(info, frame_count=108_000, times=tuple(range(108_000)))
         long = plan(hour, HEIGHT, WIDTH, [(0, 107_999)])
         assert len(pickle.dumps(Encoding.of(long))) < 2000
+
+
+class TestKeyFramesAlone:
+    """Neither videos nor what is between; the contact sheet shows each key frame."""
+
+    def test_folder(self, root: Path, info: ClipInfo) -> None:
+        folder = publishing(root, info, frames="keys")(frames="keys")
+        keys = [f"keys/{number:04d}.png" for number in (0, 2, 3, 5, 6)]
+        assert names(folder) == ["contact_sheet.png", "keys", *keys, "manifest.json"]
+        for number in (0, 2, 3, 5, 6):
+            expected = 255 - picture(number, WIDTH, HEIGHT)
+            found = cv2.imread(str(folder / f"keys/{number:04d}.png"))
+            assert np.array_equal(found[..., ::-1], expected)
+
+    def test_contact_sheet(self, root: Path, info: ClipInfo) -> None:
+        to = publishing(root, info, frames="keys")
+        to.open()
+        to.all_windows()
+        for index, numbers in enumerate([(0, 2), (3,), (5, 6)]):
+            rows = [f"row-{number:04d}.png" for number in numbers]
+            assert names(window_folder(to.staging.folder, index)) == ["batches.json", *rows]
+        row = cv2.imread(str(window_folder(to.staging.folder, 2) / "row-0005.png"))[..., ::-1]
+        given, control, made = np.split(row, 3, axis=1)
+        assert np.array_equal(given, picture(5, WIDTH, HEIGHT))
+        assert (control == shade(5)).all()
+        assert np.array_equal(made, 255 - given)
+        to.clip()
+        sheet = cv2.imread(str(to.staging.result / "contact_sheet.png"))
+        assert sheet.shape[0] == 40 + 5 * (HEIGHT + 12)
+
+    def test_can_be_without_one(self, root: Path, info: ClipInfo) -> None:
+        folder = publishing(root, info, frames="preview", contact_sheet=False)()
+        assert not (folder / "contact_sheet.png").exists()
+
+    def test_a_long_clip_s_sheet_is_bounded(self, info: ClipInfo) -> None:
+        hour = replace(info, frame_count=108_000, times=tuple(range(108_000)))
+        chosen = plan(hour, HEIGHT, WIDTH, [range(0, 108_000, 10)])
+        samples = [number for number, _ in Encoding.of(chosen, frames="keys").samples]
+        assert len(samples) == 24
+        assert samples[0] == 0
+        assert samples[-1] == 107_990
+        assert all(number % 10 == 0 for number in samples)
 
 
 class TestClip:

@@ -194,6 +194,42 @@ class TestWindowByWindow:
         assert not blocks[0]["controls"][BY_DEVICE].any()
 
 
+def test_several_controlnets_some_with_maps_of_their_own(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The second one's maps came with the clip, on both sides; the device draws the first one's."""
+    base, controlnet = folders
+    models = load_diffusion_models(str(base), controlnets=(str(controlnet),) * 2)
+    options = replace(OPTIONS, control_scales=(0.7, 0.4), feature_optimization=False)
+    translator = FrescoTranslator(models, load_flow("dis"), options)
+    drawn: list[tuple[int, ...]] = []
+
+    def draw(
+        frame_HWC: NDArray[np.uint8], options: MapOptions, which: Sequence[int]
+    ) -> NDArray[np.uint8]:
+        drawn.append(tuple(which))
+        return maps_of(frame_HWC, options, which)
+
+    carry, file = None, None
+    for window in cut_clip((0, 2, 4, 5), 3, controls=2):
+        window = replace(window, given=(1,))
+        block = read(window, FRAMES)
+        new = FRAMES[list(window.key_numbers)]
+        block["controls"][:, :, 1] = new[..., 0]
+        task = replace(task_of(window, file=file), options=options)
+        translated = Translate(translator, draw)(task, (block,), Reports())
+        assert translated is not None
+        file = saved(tmp_path, window, block, translated)
+        maps = np.stack([[canny(frame), frame[..., 0]] for frame in new])
+        prompts = (PROMPT.positive,) * len(new)
+        expected = translator.translate(KeyFrameBatch(new, maps, prompts), carry)
+        carry = expected.carry
+        assert np.array_equal(block["keys"][1:], expected.frames)
+        assert carry.controls is not None
+        assert np.array_equal(block["carry_controls"], carry.controls)
+    assert drawn == [(0,)] * 4
+
+
 def saved(folder: Path, window: Window, block: Block, translated: Translated) -> Path:
     staging = folder / "staging"
     file = checkpoint.path(staging, window.index)
