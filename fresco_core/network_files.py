@@ -106,8 +106,4 @@ def _old(file: IO[bytes]) -> set[str]:
 
 def _strings(file: IO[bytes]) -> set[str]:
     """All strings of the pickle that begins here; the file is then at its end."""
-    return {
-        argument
-        for opcode, argument, _ in pickletools.genops(file)
-        if "UNICODE" in opcode.name and isinstance(argument, str)
-    }
+    return {argument for _, argument, _ in pickletools.genops(file) if isinstance(argument, str)}

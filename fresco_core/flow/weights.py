@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.flow.raft_weights import cached_raft_weights
+from fresco_core.hub import PULL
 from fresco_core.network_files import (
     GMFLOW,
     RAFT,
@@ -56,7 +57,8 @@ def choose_flow(model: str, weights: str | None = None) -> FlowChoice:
     if model != "auto":
         return FlowChoice(model, find_flow_weights(model, weights))
     if weights:
-        path = _existing(Path(weights).expanduser(), "correct the path")
+        path = Path(weights).expanduser()
+        _require_file(path, "correct the path")
         held = network_in(path)
         for known, title in _NETWORKS.items():
             if held == title:
@@ -94,21 +96,19 @@ def find_flow_weights(model: str, weights: str | None = None) -> Path | None:
     if model not in _NETWORKS:
         choices = ", ".join((*_NETWORKS, "dis"))
         raise ConfigError(f"unknown flow model {model!r}: choose one of {choices}")
-    others = f"or choose flow model {_OTHERS[model]}"
+    choose = f"choose flow model {_OTHERS[model]}"
+    path = Path(weights).expanduser() if weights else usual_flow_weights(model)
     if weights:
-        path = _existing(Path(weights).expanduser(), f"correct the path, {others}", model)
+        remedy = f"correct the path, or {choose}"
     elif model == "raft":
-        path = _existing(usual_flow_weights(model), f"run `frescod models pull`, {others}", model)
+        remedy = PULL
     else:
-        path = _existing(
-            usual_flow_weights(model), f"put the published file there, {others}", model
-        )
-    require_network(path, _NETWORKS[model], f"name {_NETWORKS[model]}'s weights, {others}")
+        remedy = f"put the published file there, or {choose}"
+    _require_file(path, remedy)
+    require_network(path, _NETWORKS[model], f"name another file, or {choose}")
     return path
 
 
-def _existing(path: Path, remedy: str, model: str = "flow") -> Path:
-    if path.is_file():
-        return path
-    title = {"gmflow": "GMFlow", "raft": "RAFT"}.get(model, model)
-    raise ModelsError(f"{title} weights {path} not found: {remedy}")
+def _require_file(path: Path, remedy: str) -> None:
+    if not path.is_file():
+        raise ModelsError(f"flow weights {path} not found: {remedy}")

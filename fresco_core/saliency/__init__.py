@@ -3,14 +3,11 @@
 Shape legend: N frames, H rows, W columns, h x w = H/2 x W/2.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the place of weights can be had without torch
     import torch
     from torch import Tensor
-
-    from fresco_core.saliency.motion import motion_saliency as motion_saliency
-    from fresco_core.saliency.motion import nearest_flows as nearest_flows
 
 SALIENCY_MODELS = ("egnet", "motion")
 
@@ -28,7 +25,8 @@ class SaliencyModel(Protocol):
 
         Args:
             frames_N3HW: uint8 RGB, any device, H and W even.
-            flows_N2HW: flow of each frame towards a neighbour in time, as `nearest_flows` gives it.
+            flows_N2HW: flow of each frame towards a neighbour in time, as
+                `fresco_core.saliency.motion.nearest_flows` gives it.
 
         Returns:
             float32 (N,1,h,w) in [0,1], 1 = salient, on the device of the flow.
@@ -60,11 +58,3 @@ def load_saliency(
         return EgnetSaliency.load(weights, device)
     find_saliency_weights(model, weights)  # refuses any but motion, and weights for that
     return MotionSaliency()
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("motion_saliency", "nearest_flows"):
-        from fresco_core.saliency import motion
-
-        return getattr(motion, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -82,6 +82,6 @@ def find_saliency_weights(model: str, weights: str | None = None) -> Path | None
     path = Path(weights).expanduser() if weights else usual_saliency_weights()
     if not path.is_file():
         remedy = "correct the path" if weights else "put the published file there"
-        raise ModelsError(f"EGNet weights {path} not found: {remedy}, {_OTHER}")
-    require_network(path, EGNET, f"name the weights of EGNet's ResNet form, {_OTHER}")
+        raise ModelsError(f"saliency weights {path} not found: {remedy}, {_OTHER}")
+    require_network(path, EGNET, f"name another file, {_OTHER}")
     return path

@@ -5,7 +5,8 @@ import torch
 
 from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.flow import load_flow
-from fresco_core.saliency import load_saliency, motion_saliency, nearest_flows
+from fresco_core.saliency import load_saliency
+from fresco_core.saliency.motion import motion_saliency, nearest_flows
 from fresco_core.saliency.weights import EGNET_FILE, SaliencyChoice, choose_saliency
 from fresco_core.smoothing import background_map
 from tests.fresco_core.scenes import panning, texture
@@ -85,6 +86,13 @@ def test_egnet_looks_at_each_frame_alone(tmp_path: Path):
     assert torch.equal(salient[1:2], model(frames[1:2], flows[1:2]))
     assert not torch.equal(salient[:1], salient[2:])
     assert torch.equal(salient, model(frames, flows + 1))
+
+
+def test_egnets_weights_may_lack_what_only_training_counts(tmp_path: Path):
+    state = egnet_state()
+    kept = {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
+    assert len(kept) < len(state)
+    assert load_saliency("egnet", save_weights(tmp_path / "x.pth", kept, old=True))
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
