@@ -38,6 +38,7 @@ def manifest(clip: ClipWork, settings: Settings, facts: Mapping[str, Any]) -> di
             "scale": [width / info.width, height / info.height],
             "crop": None,
         },
+        "frames": settings.output.frames,
         "key_frames": list(plan.key_numbers),
         "batches": [
             {"carried": list(batch.carried), "new": list(batch.new)}

@@ -49,8 +49,11 @@ class Runner:
         run: Callable[[Begin], Awaitable[Any]],
         work: WindowWork | None = None,
         kind: str = "reader",
+        limit: Budget | None = None,
     ) -> Any:
         """Wait for cores, then ``run(begin)``, which calls ``begin`` with the worker it is given.
+
+        ``limit``: one of it is waited for before, and held as long as the cores.
 
         What runs in a worker cannot be taken back: where the caller is cancelled after ``begin`` it
         goes on, keeps its cores, and stays among ``running`` of the clip and of the window whose
@@ -59,7 +62,7 @@ class Runner:
         if cores:
             self.waiting[kind] += 1
             try:
-                await self._acquire(clip, cores, priority, kind)
+                await self._acquire(clip, cores, priority, kind, limit)
             finally:
                 self.waiting[kind] -= 1
         index = None if work is None else work.window.index
@@ -84,6 +87,8 @@ class Runner:
                     self._timeline.end(span)
                 if cores:
                     self._cores.release(cores)
+                    if limit is not None:
+                        limit.release()
 
         task = asyncio.get_running_loop().create_task(held())
         for running in (clip.running, *([] if work is None else [work.running])):
@@ -98,12 +103,24 @@ class Runner:
             raise
 
     async def _acquire(
-        self, clip: ClipWork, cores: int, priority: tuple[int, ...], kind: str
+        self,
+        clip: ClipWork,
+        cores: int,
+        priority: tuple[int, ...],
+        kind: str,
+        limit: Budget | None,
     ) -> None:
-        if kind != "device" or clip.device is None:
-            return await self._cores.acquire(cores, priority)
-        with self._timeline.wait(self.track(clip.device.name, kind), "core", clip.name):
-            return await self._cores.acquire(cores, priority)
+        if limit is not None:
+            await limit.acquire(1, priority)
+        try:
+            if kind != "device" or clip.device is None:
+                return await self._cores.acquire(cores, priority)
+            with self._timeline.wait(self.track(clip.device.name, kind), "core", clip.name):
+                return await self._cores.acquire(cores, priority)
+        except BaseException:
+            if limit is not None:
+                limit.release()
+            raise
 
 
 def _hear(task: asyncio.Task[Any]) -> None:

@@ -89,6 +89,7 @@ def open_workshop(
             device_threads=threads,
             space_timeout=limits.space,
             attempts=settings.service.attempts,
+            segments=settings.propagation.processes,
         ),
         on_warning,
         on_start,

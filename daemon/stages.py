@@ -20,6 +20,7 @@ from fresco_core.options import (
     TranslationOptions,
 )
 from fresco_core.propagation import PropagationOptions
+from fresco_core.propagation.program import check_program
 from io_pipeline.cpu_stage import CpuStage
 from io_pipeline.device_stage import DeviceStage
 from io_pipeline.options import KeyFrameOptions, MapOptions
@@ -60,7 +61,10 @@ def make_stages(
 
     Raises:
         DeviceError, ConfigError: see `choose_devices`.
+        ConfigError: the program that is to propagate is not there.
     """
+    if settings.propagation.engine == "ebsynth":
+        check_program(settings.propagation.program)
     sources, side = model_sources(settings), settings.control.device
     detectors = detector_sources(settings)
     named = {**sources, "control_types": detectors["kinds"]}

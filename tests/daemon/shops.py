@@ -74,19 +74,26 @@ class Pool:
 
 
 def shop(
-    pool: Pool | None = None, *, total: int = 1 << 24, space: float = 1.0
+    pool: Pool | None = None,
+    *,
+    total: int = 1 << 24,
+    space: float = 1.0,
+    cores: int = 1,
+    segments: int = 0,
 ) -> tuple[Any, list[str]]:
     """A workshop without devices or readers, and its warnings."""
     warnings: list[str] = []
     workers: Any = pool or Pool()
     devices: Any = SimpleNamespace(all=[], forget=lambda number: None)
     readers: Any = None
-    options = WorkshopOptions(control_device="auto", device_threads=1, space_timeout=space)
+    options = WorkshopOptions(
+        control_device="auto", device_threads=1, space_timeout=space, segments=segments
+    )
     made = Workshop(
         readers,
         workers,
         devices,
-        Budget(1),
+        Budget(cores),
         Memory(total),
         Timeline(),
         options,

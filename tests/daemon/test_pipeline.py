@@ -168,6 +168,30 @@ def test_memory_for_two_windows_is_enough_for_many_clips(rig: Rig) -> None:
     assert one <= shop.memory.peak <= shop.memory.total < 2.5 * one
 
 
+class TestKeyFramesAlone:
+    def test_first_a_look_then_all_of_them(self, rig: Rig) -> None:
+        job = rig.job(frames=13)
+        for frames, keys in (("preview", KEYS[:2]), ("keys", KEYS[:4])):
+            (result,) = rig.run(job, output__frames=frames)
+            assert result.outcome is Outcome.DONE, result.reason
+            names = sorted(path.name for path in (rig.output / "a").iterdir())
+            assert names == ["contact_sheet.png", "keys", "manifest.json"]
+            made = sorted(path.name for path in (rig.output / "a/keys").iterdir())
+            assert made == [f"{number:04d}.png" for number in keys]
+            manifest = rig.manifest()
+            assert (manifest["frames"], manifest["key_frames"]) == (frames, keys)
+            assert manifest["clip"]["frames"] == 13
+            for name in ("prepare", "propagate", "publish"):
+                assert rig.watcher.stages["a"][name][-1] == (keys[-1] + 1, keys[-1] + 1)
+            assert rig.events("propagate") == []
+        assert rig.events("translate") == [f"translate a {index}" for index in (0, 0, 1)]
+        before = rig.pictures()
+        (result,) = rig.run(job, output__frames="preview")
+        assert result.outcome is Outcome.FAILED
+        assert "out/a: has all key frames of its clip" in result.reason
+        assert rig.pictures() == before
+
+
 class TestSkipping:
     def test_a_done_clip_is_skipped_until_something_changes(self, rig: Rig) -> None:
         job = rig.job(frames=2)

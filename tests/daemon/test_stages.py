@@ -275,6 +275,15 @@ class TestStages:
         assert made.cpu.detectors is made.device("cpu").detectors is None
         assert made.device("cpu").facts["models"]["control_types"] == []
 
+    def test_the_program_that_is_to_propagate_has_to_be_there(self, tmp_path: Path) -> None:
+        program = tmp_path / "ebsynth"
+        named = {"propagation__program": str(program)}
+        make_stages(settings(**named), asked(0))  # it is not wanted
+        with pytest.raises(ConfigError, match="ebsynth not found: correct the path"):
+            make_stages(settings(propagation__engine="ebsynth", **named), asked(0))
+        program.touch(0o755)
+        make_stages(settings(propagation__engine="ebsynth", **named), asked(0))
+
     def test_facts_are_json(self) -> None:
         facts = make_stages(Settings(), asked(0)).device("cpu").facts
         assert json.loads(json.dumps(facts)) == facts

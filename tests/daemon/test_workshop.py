@@ -13,10 +13,12 @@ from daemon import devices as devices_module
 from daemon import workshop as workshop_module
 from daemon.devices import Device, DeviceLost, Devices
 from daemon.memory import Account, Memory
+from daemon.work import WindowWork
 from io_pipeline.blocks import Block, BlockError
+from io_pipeline.tasks import Translated
 from io_pipeline.window import Window
 from io_pipeline.writing import DiskFullError
-from tests.daemon.shops import clip_work, run, window
+from tests.daemon.shops import Pool, clip_work, run, window
 from tests.daemon.shops import shop as make_shop
 from tests.daemon.test_memory import checked, turns
 
@@ -311,5 +313,54 @@ class TestFullDisk:
                 await shop.until_space(clip_work(), write)
             assert len(tries) == 2  # once more, when the time is over
             assert 0.1 <= tries[1] - tries[0] < 1
+
+        run(test())
+
+
+class TestSegmentsAtATime:
+    """propagation.processes: of the cores that are free, so many are for propagation."""
+
+    @pytest.mark.parametrize(("segments", "begun"), [(0, 4), (1, 1), (2, 2), (9, 4)])
+    def test_bound(self, segments: int, begun: int) -> None:
+        async def test() -> None:
+            pool = Pool()
+            shop, _ = make_shop(pool, cores=4, segments=segments)
+            clip, work = clip_work(), WindowWork(window(), Block.create(window().layout()))
+            pool.start.set()
+            tasks = [asyncio.create_task(shop.propagate(clip, work, 0)) for _ in range(4)]
+            await turns(20)
+            assert pool.seen.count("begun") == begun
+            assert shop.cores.free == 4 - begun
+            assert shop.waiting("cpu") == 4 - begun
+            # Others find the cores free.
+            shown = asyncio.create_task(shop.save(clip, work, Translated((), ("", ""))))
+            await turns(20)
+            assert pool.seen.count("begun") == min(begun + 1, 4)
+            pool.finish.set()
+            await asyncio.gather(*tasks, shown)
+            assert pool.seen.count("done") == 5
+            assert shop.cores.free == 4
+            work.block.close()
+
+        run(test())
+
+    def test_called_off_before_and_after_it_is_begun(self) -> None:
+        async def test() -> None:
+            pool = Pool()
+            shop, _ = make_shop(pool, cores=2, segments=1)
+            clip, work = clip_work(), WindowWork(window(), Block.create(window().layout()))
+            pool.start.set()
+            tasks = [asyncio.create_task(shop.propagate(clip, work, 0)) for _ in range(3)]
+            await turns(20)
+            for task in tasks[:2]:  # one is begun and goes on, one waits
+                task.cancel()
+            await turns(20)
+            assert pool.seen == ["begun"]
+            pool.finish.set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await clip.settle()
+            assert pool.seen == ["begun", "done"] * 2
+            assert (shop.cores.free, shop._segments.free) == (2, 1)
+            work.block.close()
 
         run(test())

@@ -86,9 +86,10 @@ class Publishing:
         controls: int = 1,
         **encoding: Any,
     ) -> None:
+        whole = encoding.get("frames", "all") == "all"
         plan = replace(plan, controls=(None,) * controls)
         self.root, self.name, self.plan = root, name, plan
-        self.windows = list(windows(plan, steps=2, flows=False))
+        self.windows = list(windows(plan, steps=2, flows=False, between=whole))
         self.encoding = Encoding.of(plan, **({"preset": "ultrafast"} | encoding))
         self.staging = Staging(root, name)
 

@@ -97,7 +97,7 @@ def test_publishes(tasks: CpuTasks, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(publish, "publish_clip", lambda *arguments: ("slow",))
     (window,) = cut_clip((0, 2, 5), 5)
     block = read(window, FRAMES)
-    encoding: Any = SimpleNamespace(comparison=None)
+    encoding: Any = SimpleNamespace(blend=object(), comparison=None)
     reports = Reports()
     task = PublishWindow(tmp_path, window, (BY_CPU,) * 3, encoding, (Batch((0, 2, 5)),))
     assert tasks(task, (block,), reports) is None

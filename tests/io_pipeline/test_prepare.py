@@ -159,3 +159,18 @@ def test_a_clip_that_is_none_is_refused(tmp_path):
     (tmp_path / "clip.mp4").write_text("not a video")
     with pytest.raises(ClipError, match=r"clip\.mp4"):
         Prepare().plan(tmp_path / "clip.mp4", OPTIONS)
+
+
+def test_a_preview_is_the_first_batch_and_nothing_after_it(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", frames=20, width=64, height=64)
+    stage = Prepare()
+    whole = stage.plan(clip, OPTIONS)
+    plan = stage.plan(clip, replace(OPTIONS, first_batch_only=True))
+    assert plan.info == whole.info
+    assert plan.batches == whole.batches[:1]
+    assert plan.key_numbers == plan.batches[0].new == (0, 3, 6, 9)
+    assert (plan.frame_count, whole.frame_count) == (10, 20)
+    (window,) = windows_of(plan)
+    assert (window.count, window.frame_count) == (1, 10)
+    (frames,) = filled(stage, plan)
+    assert np.array_equal(frames, filled(stage, whole)[0])

@@ -242,6 +242,28 @@ class TestOlderResults:
         assert sorted(path.name for path in publishing.root.iterdir()) == ["clip", "other"]
 
 
+class TestFewerFrames:
+    """A look at a few frames does not cost a night's work."""
+
+    @pytest.mark.parametrize(
+        ("there", "new"),
+        [("all", "keys"), ("all", "preview"), ("keys", "preview"), (None, "preview")],
+    )
+    def test_do_not_replace_more(self, publishing: Publishing, there: str | None, new: str) -> None:
+        publishing(**({"frames": there} if there else {}))
+        with pytest.raises(FrescodError, match=rf'clip: has all .*"{new}" would replace') as caught:
+            publishing.open(frames=new)
+        assert "--force" in str(caught.value)
+        assert [path.name for path in publishing.root.iterdir()] == ["clip"]
+        publishing.open(frames=new, fresh=True)
+
+    @pytest.mark.parametrize(("there", "new"), [("preview", "keys"), ("keys", "all")])
+    def test_are_replaced_by_more(self, publishing: Publishing, there: str, new: str) -> None:
+        publishing(frames=there)
+        publishing.open(frames=there)
+        publishing.open(frames=new)
+
+
 class TestOthersThings:
     """Only results are replaced: an output folder may hold whatever its user keeps there."""
 

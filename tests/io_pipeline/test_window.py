@@ -106,3 +106,15 @@ def test_what_is_not_needed_takes_no_memory() -> None:
     (flowing,) = cut(6, flows=True)
     (flows,) = (array for array in flowing.layout().arrays if array.name == "flows")
     assert (flows.shape, flows.dtype) == ((2, 5, 2, 64, 128), "<f2")
+
+
+def test_frames_between_that_nobody_makes_take_no_memory() -> None:
+    planned = plan(20, 5, 4)
+    made = list(windows(planned, steps=15, flows=True))
+    for window in windows(planned, steps=15, flows=True, between=False):
+        assert window.segments == ()
+        assert window.shown == window.key_offsets
+        assert not {"results", "flows"} & {array.name for array in window.layout().arrays}
+        assert window.layout().nbytes < 0.6 * made[window.index].layout().nbytes
+    for window in made:
+        assert list(window.shown) == list(range(window.frame_count))[window.new_frames]
