@@ -27,6 +27,7 @@ class Told:
     def __init__(self) -> None:
         self.arrived: list[str] = []
         self.prompts: list[str | None] = []
+        self.controls: list[list[str]] = []  # their kinds
         self.gone: list[str] = []
         self.warnings: list[str] = []
         self._news = asyncio.Event()
@@ -35,6 +36,7 @@ class Told:
         for arrival in changes.arrived:
             self.arrived.append(arrival.clip.name)
             self.prompts.append(arrival.prompt_file and arrival.prompt_file.name)
+            self.controls.append([file.kind for file in arrival.control_files])
         self.gone += [path.name for path in changes.gone]
         self._news.set()
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from daemon.job_settings import job_settings
 from daemon.jobs import Job, Outcome
 from daemon.settings import Settings
 from fresco_core.errors import ClipError
+from io_pipeline.control_source import ControlFile
 from tests.daemon.rig import Rig
 from tests.daemon.simulated import Fault, kill
 
@@ -64,6 +66,31 @@ class TestHeld:
         files.close()
         files.close()
         assert not files.clip.exists()
+
+    def test_control_files(self, job: Job, tmp_path: Path) -> None:
+        """A folder's place is taken by another, and a video's by a link."""
+        inbox = tmp_path / "inbox"
+        (inbox / "a.depth").mkdir()
+        (inbox / "a.depth/0.png").write_bytes(b"depth")
+        (inbox / "a.hed.mp4").write_bytes(b"hed")
+        controls = tuple(
+            ControlFile(kind, inbox / name)
+            for kind, name in (("depth", "a.depth"), ("hed", "a.hed.mp4"))
+        )
+        job = replace(job, control_files=controls)
+        files = JobFiles(job, inbox)
+        assert files.seen == seen_now(inbox, *job.files)
+        (inbox / "a.depth").rename(inbox / "old")
+        (inbox / "a.depth").symlink_to(tmp_path)
+        exchange(inbox / "a.hed.mp4", tmp_path / "secret.mp4")
+        depth, hed = files.control_files
+        assert (depth.kind, (depth.path / "0.png").read_bytes()) == ("depth", b"depth")
+        assert (hed.kind, hed.path.read_bytes()) == ("hed", b"hed")
+        assert files.named(f"{depth.path}/0.png: bad") == f"{inbox}/a.depth/0.png: bad"
+        files.close()
+        assert not depth.path.exists()
+        with pytest.raises(ClipError, match=r"a\.depth: leads out of the inbox"):
+            JobFiles(job, inbox)
 
     def test_without_settings(self, job: Job, tmp_path: Path) -> None:
         inbox = tmp_path / "inbox"

@@ -13,6 +13,7 @@ from daemon import inbox as inbox_module
 from daemon.job_files import JobFiles
 from daemon.jobs import Arrival, Job
 from fresco_core.errors import ClipError
+from io_pipeline.control_source import ControlFile
 from tests.daemon.test_inbox import QUIET, Told, running, scanned, until
 
 ODD = [
@@ -235,6 +236,87 @@ class TestChangesOfMind:
         asyncio.run(main())
 
 
+class TestControlFiles:
+    """Control maps beside a clip: nobody begins without those that are coming, or with half."""
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inbox_module, "SOON", 0.02)
+
+    async def dropped(self, folder: Path, told: Told) -> None:
+        (folder / "a.txt").touch()
+        (folder / "a.depth").mkdir()
+        (folder / "a.depth/0.png").write_bytes(b"x")
+        (folder / "a.hed.mp4").write_bytes(b"x")
+        (folder / "a.mp4").write_bytes(b"x")
+        await told.until(lambda: told.controls[-1:] == [["depth", "hed"]])
+        assert told.prompts[-1] == "a.txt"
+
+    def test_late(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            async with running(tmp_path) as (_, told):
+                (tmp_path / "a.txt").touch()
+                (tmp_path / "a.mp4").touch()
+                await told.until(lambda: told.prompts[-1:] == ["a.txt"])
+                (tmp_path / "a.depth").mkdir()
+                (tmp_path / "a.depth/0.png").touch()
+                await told.until(lambda: told.controls[-1] == ["depth"])
+                (tmp_path / "a.hed.mp4").touch()
+                await told.until(lambda: told.controls[-1] == ["depth", "hed"])
+                assert set(told.arrived) == {"a.mp4"}
+                assert told.controls == [[], [], ["depth"], [], ["depth", "hed"]]
+
+        asyncio.run(main())
+
+    def test_still_being_written(self, tmp_path: Path) -> None:
+        """A video, and a picture of a folder, by a writer that pauses longer than quiet."""
+
+        async def main() -> None:
+            async with running(tmp_path, recursive=True) as (_, told):
+                (tmp_path / "a.depth").mkdir()
+                with (
+                    (tmp_path / "a.hed.mp4").open("wb") as video,
+                    (tmp_path / "a.depth/0.png").open("wb") as picture,
+                ):
+                    (tmp_path / "a.txt").touch()
+                    (tmp_path / "a.mp4").touch()
+                    for file in (video, picture):
+                        file.write(b"x")
+                        file.flush()
+                        await quiet()
+                        assert set(told.prompts) <= {None}
+                        file.close()
+                await told.until(lambda: told.controls[-1] == ["depth", "hed"])
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("recursive", [True, False])
+    def test_changed(self, tmp_path: Path, recursive: bool) -> None:
+        async def main() -> None:
+            async with running(tmp_path, recursive=recursive, rescan_seconds=0.5) as (_, told):
+                await self.dropped(tmp_path, told)
+                for file in ("a.hed.mp4", "a.depth/0.png"):
+                    before = told.controls.count(["depth", "hed"])
+                    (tmp_path / file).write_bytes(b"other")
+                    await told.until(
+                        lambda before=before: told.controls.count(["depth", "hed"]) > before
+                    )
+
+        asyncio.run(main())
+
+    def test_deleted(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            async with running(tmp_path) as (_, told):
+                await self.dropped(tmp_path, told)
+                (tmp_path / "a.hed.mp4").unlink()
+                await told.until(lambda: told.controls[-1] == ["depth"])
+                shutil.rmtree(tmp_path / "a.depth")
+                await told.until(lambda: told.controls[-1] == [])
+                assert (told.prompts[-1], told.gone) == ("a.txt", [])
+
+        asyncio.run(main())
+
+
 def test_odd_names(tmp_path: Path) -> None:
     for stem in ODD:
         (tmp_path / f"{stem}.mp4").touch()
@@ -295,6 +377,26 @@ class TestWaysOut:
         (folder / f"a{suffix}").unlink(missing_ok=True)
         (folder / f"a{suffix}").symlink_to(f"../secret{suffix}")
         assert self.refused(folder) == {"a.mp4": f"a{suffix} is a link that leads out of the inbox"}
+
+    def test_control_maps_out_of_the_inbox(self, folder: Path) -> None:
+        """Told, they are refused; exchanged after that, they are not opened."""
+        for stem in "abc":
+            (folder / f"{stem}.mp4").touch()
+            (folder / f"{stem}.txt").touch()
+        (folder / "a.depth.mp4").symlink_to("../secret.mp4")
+        (folder / "b.depth").symlink_to("..")
+        (folder / "c.depth").mkdir()
+        (folder / "c.depth/0.png").symlink_to("../../secret.mp4")
+        assert self.refused(folder) == {
+            "a.mp4": "a.depth.mp4 is a link that leads out of the inbox",
+            "b.mp4": "b.depth is a link that leads out of the inbox",
+            "c.mp4": "c.depth has 0.png, a link, in it",
+        }
+        for name in ("a.depth.mp4", "b.depth"):
+            control = ControlFile("depth", folder / name)
+            job = Job(folder / "a.mp4", folder / "a.txt", "a", control_files=(control,))
+            with pytest.raises(ClipError, match=rf"{name}: leads out of the inbox"):
+                JobFiles(job, folder)
 
     def test_fifo_and_folder(self, folder: Path) -> None:
         """A FIFO that is opened never answers; one as a prompt neither."""
