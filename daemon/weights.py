@@ -11,7 +11,7 @@ from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow.raft_weights import pull_raft_weights
-from fresco_core.flow.weights import choose_flow, usual_flow_weights
+from fresco_core.flow.weights import choose_flow
 from fresco_core.hub import PULL, PULL_COMMAND, HubError
 from fresco_core.model_files import fetch_models, missing_models, pull_models
 from fresco_core.model_set import check_models
@@ -80,10 +80,7 @@ def missing_weights(settings: Settings) -> list[str]:
         problems += _problem(check_models, **sources)
     for kind, source in zip(*detector_sources(settings).values(), strict=True):
         problems += _problem(find_detector, kind, source, offline=True)
-    if _wants_raft(settings) and not usual_flow_weights("raft").is_file():
-        problems.append(f"RAFT weights {usual_flow_weights('raft')} not found: {PULL}")
-    else:
-        problems += _problem(choose_flow, settings.flow.model, settings.flow.weights)
+    problems += _problem(choose_flow, settings.flow.model, settings.flow.weights)
     problems += _problem(choose_saliency, settings.saliency.model, settings.saliency.weights)
     return problems
 
@@ -94,10 +91,6 @@ def _problem(find: Callable[..., object], *arguments: Any, **options: Any) -> li
     except FrescodError as error:
         return [str(error)]
     return []
-
-
-def _wants_raft(settings: Settings) -> bool:
-    return settings.flow.model == "raft" and not settings.flow.weights
 
 
 def require_weights(settings: Settings) -> None:
@@ -180,7 +173,7 @@ def pull_weights(settings: Settings) -> int:
         ModelsError: it cannot be had.
     """
     places = pull_models(**model_sources(settings)) + _find_detectors(settings)
-    if _wants_raft(settings):
+    if settings.flow.model == "raft" and not settings.flow.weights:
         places.append(pull_raft_weights())
     for place in places:
         click.echo(printable(place))

@@ -78,7 +78,7 @@ def test_a_hub_that_fails_at_the_last_of_them(
         require_weights(chosen)
     message = str(caught.value)
     assert message.startswith("from the hub: no connection; hed detector ")
-    assert "RAFT weights" in message
+    assert "flow weights" in message
     assert message.endswith(f": {PULL}")
     assert message.count(PULL) == 1
 
