@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "key_frames.batch_size": 3,
     "key_frames.resolution": 64,
     "control.type": "canny",
+    "flow.model": "dis",
     "cpu.cores": 2,
     "prefetch.memory": "64MiB",
     "limits.max_pixels": 100_000,

@@ -82,7 +82,7 @@ class TestResult:
         assert manifest["clip"]["file"] == "a.mp4"
         assert manifest["clip"]["frames"] == 18
         assert manifest["clip"]["rate"] == "12"
-        assert manifest["prompt"] == {"positive": "a car", "negative": "rain"}
+        assert manifest["prompt"] == {"positive": "a car", "negative": "rain", "timed": []}
         assert manifest["seed"] == 0
         assert manifest["sizes"] == {
             "clip": [96, 64],
