@@ -22,6 +22,7 @@ from daemon.stages import choose_devices, library_versions, visible_gpus
 from daemon.weights import choose_models, missing_weights
 from fresco_core.errors import FrescodError
 from fresco_core.hub import PULL
+from fresco_core.propagation.program import check_program
 
 DECODERS = ("h264", "hevc", "mpeg4", "vp9", "av1")
 ENCODER = "libx264"
@@ -153,8 +154,16 @@ def _decord(settings: Settings) -> Iterator[Finding]:
 
 
 def propagation(settings: Settings) -> Iterator[Finding]:
-    """Nothing to be installed for it."""
-    yield Finding("propagate", Verdict.OK, "built in, compiled by Numba: no ebsynth is needed")
+    """What carries key frames to the frames between them can run."""
+    if settings.propagation.engine == "builtin":
+        yield Finding("propagate", Verdict.OK, "built in, compiled by Numba: no ebsynth is needed")
+        return
+    try:
+        program = check_program(settings.propagation.program)
+    except FrescodError as error:
+        yield Finding("propagate", Verdict.PROBLEM, str(error))
+    else:
+        yield Finding("propagate", Verdict.OK, f"by {program}")
 
 
 def running(settings: Settings) -> Iterator[Finding]:

@@ -189,6 +189,23 @@ def test_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdicts(doctor_checks.weights(Settings())) == {OK}
 
 
+def test_propagation(tmp_path: Path) -> None:
+    assert one(doctor_checks.propagation(Settings())).verdict is OK
+    absent = settings(propagation__engine="ebsynth", propagation__program=str(tmp_path / "ebsynth"))
+    found = one(doctor_checks.propagation(absent))
+    assert found.verdict is PROBLEM
+    assert str(tmp_path / "ebsynth") in found.text
+    (tmp_path / "ebsynth").write_text("#!/bin/sh\n")
+    (tmp_path / "ebsynth").chmod(0o755)
+    assert one(doctor_checks.propagation(absent)).verdict is OK
+
+
+def test_the_models_that_auto_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_checks, "missing_weights", lambda _: [])
+    texts = [finding.text for finding in doctor_checks.weights(Settings())]
+    assert [text.partition(":")[0] for text in texts[1:]] == ["flow", "saliency"]
+
+
 def test_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor_checks.ENCODER in next(iter(doctor_checks.codecs(Settings()))).text
     monkeypatch.setattr(doctor_checks, "ENCODER", "no-such-encoder")
