@@ -43,9 +43,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> DeviceStage:
         device="cuda:0",
         dtype="auto",
         models=models,
-        flow="dis",
-        flow_weights=None,
-        detector={"kind": "canny"},
+        flow=("dis", None),
+        saliency=("motion", None),
+        detectors={"kinds": ("canny",)},
         facts={},
     )
 

@@ -31,12 +31,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeviceStage:
         models={
             "base": str(base),
             "vae": None,
-            "controlnet": str(controlnet),
+            "controlnets": (str(controlnet),),
             "base_config": None,
         },
-        flow="dis",
-        flow_weights=None,
-        detector={"kind": "canny"},
+        flow=("dis", None),
+        saliency=("motion", None),
+        detectors={"kinds": ("canny",)},
         facts={"models": {"base": "tiny"}},
     )
 
@@ -45,7 +45,7 @@ def test_loads_and_translates(stage: DeviceStage) -> None:
     reports = Reports()
     translate = pickle.loads(pickle.dumps(stage)).load(reports)
     assert translate.facts == {"device": "cpu", "dtype": "float32", "models": {"base": "tiny"}}
-    assert reports == [("load", n, 3) for n in range(4)]
+    assert reports == [("load", n, 4) for n in range(5)]
     (window,) = cut_clip((0, 1), 5, steps=1)
     block = read(window, clip(2))
     options = TranslationOptions(steps=2, warmup_steps=1, feature_optimization=False)
@@ -60,7 +60,7 @@ def test_never_asks_the_hub(stage: DeviceStage, monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("asked the hub")
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
-    absent = replace(stage, models={**stage.models, "controlnet": "nobody/nothing"})
+    absent = replace(stage, models={**stage.models, "controlnets": ("nobody/nothing",)})
     with pytest.raises(ModelsError, match="nobody/nothing is not on this machine"):
         absent.load(Reports())
 
