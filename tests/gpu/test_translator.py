@@ -35,7 +35,7 @@ def translator(folders, device: str, dtype: torch.dtype, options: TranslationOpt
 
 def batch(count: int = 4) -> KeyFrameBatch:
     frames = panning(count, 128, 192, step=6)
-    return KeyFrameBatch(frames, frames[..., 0], ("a car",) * count)
+    return KeyFrameBatch(frames, frames[..., 0][:, None], ("a car",) * count)
 
 
 def test_float32_agrees_with_the_cpu(folders):
