@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from fresco_core.adapters import fuse_loras
 from fresco_core.architecture import SD15, hint_widths
 from fresco_core.checkpoint import (
     file_names,
@@ -32,6 +33,7 @@ from fresco_core.checkpoint import (
     weight_files,
     weight_name,
 )
+from fresco_core.embeddings import add_embeddings
 from fresco_core.errors import ModelsError
 from fresco_core.model_files import missing_models, pull_models
 from fresco_core.model_set import find_models
@@ -117,6 +119,8 @@ def load_diffusion_models(
         control_networks = [_controlnet(place, found.unet, dtype) for place in found.controlnets]
         scheduler = DDPMScheduler.from_config(DDPMScheduler.load_config(found.config / "scheduler"))
         tokenizer = _tokenizer(found.config / "tokenizer")
+    fuse_loras(parts["unet"], parts["text_encoder"], found.loras)
+    add_embeddings(tokenizer, parts["text_encoder"], found.embeddings)
 
     return DiffusionModels(
         tokenizer=tokenizer,

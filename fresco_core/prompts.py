@@ -1,6 +1,6 @@
 """Prompts: what is added to a user's words, and how they become embeddings.
 
-Shapes: N frames, L = 77 tokens, D channels of the text encoder.
+Shapes: N frames, L tokens (77, or a multiple of it), D channels of the text encoder.
 """
 
 import re
@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from fresco_core.embeddings import expand
+from fresco_core.prompt_weights import Fragment, read_weights
 
 # The phrases recommended on the model card of SG161222/Realistic_Vision_V2.0 …
 REALISTIC_ADDED = (
@@ -28,9 +31,11 @@ NEGATIVE = (
     "cropped, worst quality, low quality"
 )
 
-# Characters that are looked at: the encoder's 77 tokens are far shorter, and a prompt of a megabyte
+# Characters that are looked at: what the encoder sees is far shorter, and a prompt of a megabyte
 # takes seconds.
 LOOKED_AT = 1 << 14
+# Of a prompt with weights: eight times what the text encoder sees at once.
+MOST_TOKENS = 600
 
 
 def default_prompts(base_name: str) -> tuple[str, str]:
@@ -62,15 +67,23 @@ def effective_prompts(
     return positive + (suits_added if added is None else added), negative
 
 
-def cut_off(tokenizer: Any, text: str) -> str:
-    """The end of a prompt that the text encoder will not see; empty where all of it fits."""
-    ids = tokenizer(text[:LOOKED_AT], truncation=False, verbose=False).input_ids
-    limit = tokenizer.model_max_length
-    if len(ids) <= limit:
-        return ""
-    return str(tokenizer.decode(ids[limit - 1 : -1])).strip() + text[LOOKED_AT:]
+def cut_off(tokenizer: Any, text: str, *, weights: bool = True) -> str:
+    """The end of a prompt that the text encoder will not see; empty where all of it is seen.
+
+    Args:
+        tokenizer: of the base model.
+        text: the prompt.
+        weights: as `encode_prompts` has it.
+    """
+    beyond, text = text[LOOKED_AT:], expand(tokenizer, text[:LOOKED_AT])
+    if weights:
+        return _within_bounds(tokenizer, text)[1] + beyond
+    ids = _token_ids(tokenizer, text)
+    room = tokenizer.model_max_length - 2
+    return _text(tokenizer, ids[room:]) + beyond
 
 
+@torch.no_grad()
 def encode_prompts(
     tokenizer: Any,
     text_encoder: Any,
@@ -82,19 +95,107 @@ def encode_prompts(
     """Embeddings for classifier-free guidance: those of all negative prompts, then the positive.
 
     Args:
-        positive, negative: one text a frame; padded and cut to the encoder's length.
+        tokenizer, text_encoder: of the base model.
+        positive, negative: one text a frame.
+        weights: brackets weigh words, see `fresco_core.prompt_weights`, and texts beyond the
+            encoder's 77 tokens are encoded in parts, `MOST_TOKENS` at most; all texts get as many
+            tokens as the longest. False: brackets are text, and what is beyond 77 tokens is cut
+            off, as published.
 
     Returns:
         (2N,L,D), last hidden state of the text encoder.
     """
     texts = list(dict.fromkeys([*negative, *positive]))
+    expanded = [expand(tokenizer, text[:LOOKED_AT]) for text in texts]
+    if weights:
+        embeddings = _encode_weighted(tokenizer, text_encoder, expanded)
+    else:
+        embeddings = _encode_plain(tokenizer, text_encoder, expanded)
+    rows = torch.tensor([texts.index(text) for text in [*negative, *positive]])
+    return embeddings[rows.to(embeddings.device)]
+
+
+def _encode_plain(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:
     tokens = tokenizer(
-        [text[:LOOKED_AT] for text in texts],
+        list(texts),
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
     ).input_ids
-    embeddings = text_encoder(tokens.to(text_encoder.device))[0]
-    rows = torch.tensor([texts.index(text) for text in [*negative, *positive]])
-    return embeddings[rows.to(embeddings.device)]
+    return text_encoder(tokens.to(text_encoder.device))[0]
+
+
+def _encode_weighted(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:
+    """Embeddings (T,L,D) of texts whose brackets weigh words, L a multiple of 77."""
+    room = tokenizer.model_max_length - 2
+    fragments = [_within_bounds(tokenizer, text)[0] for text in texts]
+    plain: dict[int, str] = {}
+    for i, parts in enumerate(fragments):
+        text = "".join(part.text for part in parts)
+        if all(part.weight == 1 for part in parts) and len(_token_ids(tokenizer, text)) <= room:
+            plain[i] = text
+    found: dict[int, Tensor] = {}
+    if len(plain) < len(texts):
+        found = {
+            i: _weigh(tokenizer, text_encoder, parts)
+            for i, parts in enumerate(fragments)
+            if i not in plain
+        }
+    # The same numbers as without weights; the empty text is what fills up shorter prompts.
+    *encoded, empty_LD = _encode_plain(tokenizer, text_encoder, [*plain.values(), ""])
+    found |= dict(zip(plain, encoded, strict=True))
+    longest = max(len(part) for part in found.values())
+    return torch.stack(
+        [
+            torch.cat([found[i], *[empty_LD] * ((longest - len(found[i])) // len(empty_LD))])
+            for i in range(len(texts))
+        ]
+    )
+
+
+def _weigh(tokenizer: Any, text_encoder: Any, fragments: Sequence[Fragment]) -> Tensor:
+    """Embedding (L,D) of weighted text of any length."""
+    # Costs seconds: most prompts have no weights.
+    from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode
+
+    provider = EmbeddingsProvider(
+        tokenizer,
+        text_encoder,
+        truncate=False,
+        device=text_encoder.device,
+        split_long_text_mode=SplitLongTextMode.PHRASES,
+    )
+    embedding_1LD = provider.get_embeddings_for_weighted_prompt_fragments(
+        [[fragment.text for fragment in fragments]],
+        [[fragment.weight for fragment in fragments]],
+        device=text_encoder.device,
+    )
+    return embedding_1LD[0].to(text_encoder.dtype)
+
+
+def _within_bounds(tokenizer: Any, text: str) -> tuple[tuple[Fragment, ...], str]:
+    """The fragments of a text that are encoded, and the text that is too much."""
+    kept: list[Fragment] = []
+    room = MOST_TOKENS
+    fragments = read_weights(text)
+    for i, fragment in enumerate(fragments):
+        ids = _token_ids(tokenizer, fragment.text)
+        if len(ids) > room:
+            if room:
+                kept.append(Fragment(_text(tokenizer, ids[:room]), fragment.weight))
+            rest = "".join(other.text for other in fragments[i + 1 :])
+            return tuple(kept), _text(tokenizer, ids[room:]) + rest
+        room -= len(ids)
+        if ids:  # nothing but blanks: nothing to weigh
+            kept.append(fragment)
+    return tuple(kept), ""
+
+
+def _token_ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, truncation=False, verbose=False).input_ids
+    return ids[1:-1]
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(ids)).strip() if ids else ""

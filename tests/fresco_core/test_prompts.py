@@ -1,5 +1,6 @@
 import hashlib
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -53,27 +54,90 @@ def test_embeddings_come_negative_first_one_a_frame(models):
 
 
 def test_what_does_not_fit_is_named(models):
-    assert cut_off(models.tokenizer, "a car on a road") == ""
+    assert cut_off(models.tokenizer, "a car on a road", weights=False) == ""
     long = "road " * 100 + "castle"
-    assert cut_off(models.tokenizer, long).endswith("castle")
+    assert cut_off(models.tokenizer, long, weights=False).endswith("castle")
+    assert cut_off(models.tokenizer, long) == ""
+    assert cut_off(models.tokenizer, "(road:1.2) " * 700 + "castle").endswith("road castle")
 
 
-def test_no_more_is_looked_at_than_the_encoder_may_see(models):
+@pytest.mark.parametrize("weights", [False, True])
+def test_no_more_is_looked_at_than_the_encoder_may_see(models, weights):
     words = "a car in the snow " * 60_000
     looked_at = []
     tokenizer = models.tokenizer
 
     class Watched:
-        model_max_length = tokenizer.model_max_length
-        decode = tokenizer.decode
-
         def __call__(self, texts, **options):
             looked_at.append(max(map(len, [texts] if isinstance(texts, str) else texts)))
             return tokenizer(texts, **options)
 
-    rest = cut_off(Watched(), words)
-    assert len(words) - 1000 < len(rest) < len(words)
-    embedded = encode_prompts(Watched(), models.text_encoder, [words], [""])
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+    rest = cut_off(Watched(), words, weights=weights)
+    assert len(words) - 3000 < len(rest) < len(words)
+    encoder = models.text_encoder
+    embedded = encode_prompts(Watched(), encoder, [words], [""], weights=weights)
     assert max(looked_at) == prompts.LOOKED_AT
-    short = encode_prompts(tokenizer, models.text_encoder, [words[:2000]], [""])
+    short = encode_prompts(tokenizer, encoder, [words[:4000]], [""], weights=weights)
     assert torch.equal(embedded, short)
+    assert embedded.shape[1] == 77 or weights
+
+
+def encode(models, *texts, weights=True):
+    """Embeddings of texts, the last after an empty one."""
+    negative = [""] * len(texts)
+    found = encode_prompts(models.tokenizer, models.text_encoder, texts, negative, weights=weights)
+    return found[len(texts) :]
+
+
+def test_prompts_without_weights_are_encoded_as_published(models):
+    texts = ["a car", "a road \u2014 in snow, 2:1", "day"]
+    assert torch.equal(encode(models, *texts), encode(models, *texts, weights=False))
+    assert torch.equal(encode(models, r"a \(car\)"), encode(models, "a (car)", weights=False))
+    brackets = encode(models, "a (car:1.4)", weights=False)
+    assert not torch.allclose(brackets, encode(models, "a car", weights=False), atol=0.01)
+
+
+def test_weights_move_a_text_away_from_the_empty_one(models):
+    plain, empty = encode(models, "a car", "")
+    found = {weight: encode(models, f"a (car:{weight})")[0] for weight in (0.0, 0.5, 1.0, 1.5, 2.0)}
+    assert torch.equal(found[1.0], plain)
+    word = slice(2, 3)  # after the start and "a"
+    expected = empty[word] + 1.5 * (plain[word] - empty[word])
+    assert torch.allclose(found[1.5][word], expected, atol=1e-5)
+    assert torch.allclose(found[1.5][3:], plain[3:], atol=1e-5)
+    distance = [(found[weight] - plain).norm() for weight in (0.0, 0.5, 1.0)]
+    assert distance[0] > distance[1] > distance[2] == 0
+    assert torch.equal(found[2.0], encode(models, "a (car:99)")[0])
+    assert torch.equal(encode(models, "a (car)"), encode(models, "a (car:1.1)"))
+    assert all(embedding.isfinite().all() for embedding in found.values())
+
+
+def test_long_prompts_are_encoded_in_parts_and_all_texts_get_as_many_tokens(models):
+    long = ", ".join(["road"] * 50 + ["dog"])
+    found = encode(models, "a car", long)
+    assert found.shape == (2, 154, 32)
+    assert torch.equal(found[0, :77], encode(models, "a car")[0])
+    assert torch.equal(found[0, 77:], encode(models, "")[0])
+    other = encode(models, long.replace("dog", "car"))
+    assert torch.allclose(other[0, :77], found[1, :77], atol=1e-5)
+    assert not torch.allclose(other[0, 77:], found[1, 77:], atol=0.01)
+    literal = encode(models, long, long.replace("dog", "car"), weights=False)
+    assert torch.equal(literal[0], literal[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["()", "( )", "[ ], (  :0.5)", "a (\n:0.2) b", "(((", "(a:0)", "(" + "road, " * 90 + ":0.7)"],
+)
+def test_whatever_stands_in_brackets_gives_an_embedding(models, text):
+    found = encode(models, text, "car")
+    assert found.isfinite().all()
+
+
+def test_half_precision_stays_half(models):
+    half = deepcopy(models.text_encoder).to(torch.bfloat16)
+    found = encode_prompts(models.tokenizer, half, ["a (car:1.3) [dog]"], [""], weights=True)
+    assert found.dtype == torch.bfloat16

@@ -1,0 +1,113 @@
+"""Textual inversion: learned vectors that stand in a prompt for a word.
+
+Source: An Image is Worth One Word (Gal et al., ICLR 2023).
+
+Shapes: V vectors of an embedding, D channels of the text encoder.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fresco_core.adapter_checks import MOST_VECTORS, check_embedding_width, refuse_embedding
+from fresco_core.errors import ModelsError
+
+# What an embedding's vectors are called among the tokenizer's tokens: nothing that stands in
+# prompts or vocabularies, so that a word may be one that the tokenizer knows, or part of one.
+_TOKEN = re.compile(r"<(.+)#(\d+)>")
+
+
+def add_embeddings(
+    tokenizer: Any, text_encoder: Any, embeddings: Sequence[tuple[Path, str | None]]
+) -> None:
+    """Teach a tokenizer and a text encoder further words.
+
+    Args:
+        tokenizer, text_encoder: changed in place.
+        embeddings: file of each, and its word; None: the one that the file names, or else the
+            file's own name.
+
+    Raises:
+        ModelsError: a file is no embedding, is for another text encoder, or two have one word.
+    """
+    tokens: dict[str, Tensor] = {}
+    for path, given in embeddings:
+        named, vectors_VD = read_embedding(path)
+        word = (given or named or path.stem).casefold()
+        check_embedding_width(path, tuple(vectors_VD.shape), text_encoder.config.hidden_size)
+        if re.search(r"[\s()\[\]:\\]", word):
+            raise ModelsError(
+                f"embedding {path}: {word!r} has characters that no word in a prompt can have: "
+                f"name it otherwise, as word={path.name}"
+            )
+        if f"<{word}#0>" in tokens:
+            raise ModelsError(
+                f"embedding {path}: another has the word {word!r}: name it otherwise, as "
+                f"word={path.name}"
+            )
+        tokens |= {f"<{word}#{i}>": vector_D for i, vector_D in enumerate(vectors_VD)}
+    if not tokens:
+        return
+    tokenizer.add_tokens(list(tokens))
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    old = text_encoder.get_input_embeddings()
+    rows, width = old.weight.shape
+    new = nn.Embedding(max(rows, max(ids) + 1), width, dtype=old.weight.dtype)
+    with torch.no_grad():
+        new.weight[:rows] = old.weight
+        new.weight[torch.tensor(ids)] = torch.stack(list(tokens.values())).to(new.weight)
+    text_encoder.set_input_embeddings(new.to(old.weight.device))
+    text_encoder.config.vocab_size = len(new.weight)
+
+
+def expand(tokenizer: Any, text: str) -> str:
+    """A prompt with each embedding's word replaced by the tokens of its vectors."""
+    vectors: dict[str, list[str]] = {}
+    for token in sorted(tokenizer.get_added_vocab(), key=len):
+        if match := _TOKEN.fullmatch(token):
+            vectors.setdefault(match[1], []).append(token)
+    if not vectors:
+        return text
+    words = "|".join(re.escape(word) for word in sorted(vectors, key=len, reverse=True))
+    return re.sub(
+        rf"(?<!\w)(?:{words})(?!\w)",
+        lambda found: " ".join(vectors[found[0].casefold()]),
+        text,
+        flags=re.IGNORECASE,
+    )
+
+
+def read_embedding(path: Path) -> tuple[str | None, Tensor]:
+    """The word that a file names, if any, and its vectors (V,D), float32.
+
+    Files of the published formats: ``.safetensors``, and ``.pt`` or ``.bin`` as far as they hold
+    nothing but tensors and text.
+    """
+    content: Any
+    if path.suffix == ".safetensors":
+        content = load_file(path)
+    else:
+        try:
+            with torch.serialization.safe_globals([nn.ParameterDict]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ModelsError(
+                f"embedding {path} is damaged or holds more than tensors and is not opened: get "
+                "it as .safetensors"
+            ) from error
+    if isinstance(content, dict) and "string_to_param" in content:
+        content = dict(content["string_to_param"])
+    if not isinstance(content, dict):
+        refuse_embedding(path, ())
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    refuse_embedding(path, tuple(tensors))
+    ((name, vectors),) = tensors.items()
+    vectors_VD = vectors.detach().float()
+    if vectors_VD.dim() == 1:
+        vectors_VD = vectors_VD[None]
+    return (None if name in ("*", "emb_params") else str(name)), vectors_VD[: MOST_VECTORS + 1]
