@@ -105,8 +105,8 @@ def weights(settings: Settings) -> Iterator[Finding]:
         yield Finding("weights", verdict, problem)
     if not problems:
         yield Finding("weights", Verdict.OK, "all that the settings name are on this machine")
-    for choice in chosen:
-        yield Finding("weights", Verdict.OK, choice)
+        for choice in chosen:
+            yield Finding("weights", Verdict.OK, choice)
 
 
 def codecs(settings: Settings) -> Iterator[Finding]:
