@@ -39,7 +39,7 @@ NETWORKS: Mapping[str, tuple[str, str, str]] = {
 # Whether all frames are made: the name is older than our own propagation.
 RUN_EBSYNTH = "run_ebsynth"
 
-# The one clip that a file was written for: what `BaseConfig` has of it.
+# The one clip that a file was written for: what `BaseConfig` has of it, the first that is given.
 OF_CLIP: Mapping[str, str] = {
     "file_path": "clip",
     "video_path": "clip",
@@ -59,7 +59,7 @@ class BaseConfig:
 
     Attributes:
         layer: the settings.
-        warnings: one line each.
+        warnings: one line each, on what counts only where that clip is the one to translate.
         clip, output: relative paths are those of the working folder, as they were for the
             published script. None: the file has no such key, or an empty one.
         prompt: the same.
@@ -86,13 +86,13 @@ def read_base_config(path: Path) -> BaseConfig:
     values = dict(AS_PUBLISHED)
     for key, value in content.items():
         values.update(_settings(path, key, value))
-    of_clip: dict[str, str] = {}
-    for key, name in OF_CLIP.items():
-        text = _text(path, key, content.get(key))
-        if text:
-            of_clip.setdefault(name, text)
+    texts = {key: _text(path, key, content.get(key)) for key in OF_CLIP}
+    named = [key for key, text in texts.items() if text]
+    of_clip = {OF_CLIP[key]: texts[key] for key in reversed(named)}
+    told = f"{path}: {', '.join(named)}: of the one clip it was written for, not of others"
     return BaseConfig(
         Layer(str(path), values),
+        warnings=(told,) if named else (),
         clip=Path(of_clip["clip"]) if "clip" in of_clip else None,
         output=Path(of_clip["output"]) if "output" in of_clip else None,
         prompt=of_clip.get("prompt"),

@@ -77,6 +77,8 @@ def test_the_clip_a_file_was_written_for(tmp_path: Path) -> None:
     file.write_text("file_path: ./in/a.mp4\nsave_path: ./out/a/\nprompt: 'a car, '\n")
     job = read_base_config(file)
     assert (job.clip, job.output, job.prompt) == (Path("in/a.mp4"), Path("out/a"), "a car, ")
+    (warning,) = job.warnings  # told where other clips are translated
+    assert warning.startswith(f"{file}: file_path, save_path, prompt: of the one clip")
     file.write_text("video_path: b.mp4\nfile_path:\nprompt: ''\n")
     job = read_base_config(file)
     assert (job.clip, job.output, job.prompt) == (Path("b.mp4"), None, None)
@@ -199,4 +201,5 @@ def test_empty_file_changes_only_how_prompts_are_read(tmp_path: Path) -> None:
 def test_examples_are_valid(file: Path) -> None:
     job = read_base_config(file)
     assert merge(job.layer) != Settings()
-    assert not job.warnings
+    assert job.clip is not None
+    assert job.prompt
