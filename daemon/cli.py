@@ -34,7 +34,10 @@ def cli() -> None:
 
 @cli.command()
 @click.option(
-    "--video-folder", type=FOLDER, required=True, metavar="DIR", help="Clips: .mp4 .avi .mov .mkv."
+    "--video-folder",
+    type=FOLDER,
+    metavar="DIR",
+    help="Clips: .mp4 .avi .mov .mkv. Without it: the one clip that --base-config names.",
 )
 @click.option(
     "--prompt-folder",
@@ -45,11 +48,10 @@ def cli() -> None:
 @click.option(
     "--output-folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("output"),
-    show_default=True,
     metavar="DIR",
-    help="Gets a folder for each clip.",
+    help="Gets a folder for each clip. Default: output, or the save_path of --base-config's clip.",
 )
+@click.option("--prompt", metavar="TEXT", help="What clips without a prompt file are to look like.")
 @settings_options
 @click.option("--force", is_flag=True, help="Do clips again that are done.")
 @click.option(
@@ -60,32 +62,38 @@ def cli() -> None:
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
 def run(
-    video_folder: Path,
+    video_folder: Path | None,
     prompt_folder: Path | None,
-    output_folder: Path,
+    output_folder: Path | None,
+    prompt: str | None,
     force: bool,
     timeline: Path | None,
     debug: bool,
     **options: Any,
 ) -> int:
-    """Translate a folder of clips, then end.
+    """Translate a folder of clips, or one clip, then end.
 
     Exit code: 0 all done, 1 some clips failed, 2 wrong usage, 69 no usable device, 75 another run
     writes there, 78 wrong settings or missing weights, 130 or 143 interrupted.
     """
     settings, warnings = gather_settings(**options)
+    from daemon.run_input import run_input
+
+    given = run_input(video_folder, prompt_folder, output_folder, prompt, options["base_config"])
     from daemon.one_shot import run_folder
 
     with naming_pull(options):
         return run_folder(
-            video_folder,
-            prompt_folder or video_folder,
-            output_folder,
+            given.clips,
+            given.prompts,
+            given.output,
             settings,
             warnings=warnings,
             force=force,
             debug=debug,
             timeline=timeline,
+            prompt=given.prompt,
+            only=given.only,
         )
 
 

@@ -32,7 +32,7 @@ class FolderScan:
 
 def scan(
     clips: Path,
-    prompts: Path | None,
+    prompts: Path,
     output: Path,
     *,
     prompt: Path | None = None,
@@ -46,14 +46,13 @@ def scan(
     ``output`` already, else to the first; the others' folders are named by their whole file names.
 
     Args:
-        prompts: None: of no clip.
         prompt: the prompt file of clips that have none of their own.
         only: the file name of the one clip that counts.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    prompt_files = {} if prompts is None else _by_stem(prompts, PROMPT_SUFFIX)
+    prompt_files = _by_stem(prompts, PROMPT_SUFFIX)
     settings_files = _by_stem(clips, SETTINGS_SUFFIX)
     control_files = _control_files(clips)
     pairs: list[tuple[Path, Path]] = []

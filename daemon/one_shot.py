@@ -4,9 +4,10 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -52,26 +53,33 @@ def run_folder(
     debug: bool = False,
     timeline: Path | None = None,
     progress: Progress | None = None,
+    prompt: str | None = None,
+    only: str | None = None,
 ) -> int:
     """Translate every clip of a folder that has a prompt; returns the exit code.
 
-    ``timeline`` gets a trace of who worked when, and a picture of it beside it.
+    ``timeline`` gets a trace of who worked when, and a picture of it beside it. ``prompt``: of
+    clips without a prompt file; ``only``: the file name of the one clip that counts.
 
     Raises:
         FrescodError: before the first clip: models missing, no such device, a folder that cannot be
             read or written, or that another run writes to; later: no device left.
     """
     start = time.monotonic()
-    try:
-        # As the daemon has them: both may use the same store.
-        inbox = scan(clips.absolute(), prompts.absolute(), output)
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    if timeline is not None:
-        check_place(timeline)
     recorded = Timeline()
     progress = progress or watch(settings.log.format, settings.log.level)
-    with ExitStack() as stack, progress as watching:
+    with ExitStack() as stack:
+        prompt_file = None if prompt is None else stack.enter_context(_prompt_file(prompt))
+        try:
+            # As the daemon has them: both may use the same store.
+            inbox = scan(
+                clips.absolute(), prompts.absolute(), output, prompt=prompt_file, only=only
+            )
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        if timeline is not None:
+            check_place(timeline)
+        watching = stack.enter_context(progress)
         for warning in warnings:
             watching.warn(warning)
         results = _without_prompt(inbox, prompts, watching)
@@ -137,6 +145,15 @@ def run_folder(
     return int(any(result.outcome is Outcome.FAILED for result in results))
 
 
+@contextmanager
+def _prompt_file(prompt: str) -> Iterator[Path]:
+    """A file with this prompt, as long as the run lasts: a clip is done or not by its content."""
+    with tempfile.TemporaryDirectory(prefix="frescod-") as folder:
+        file = Path(folder, "prompt.txt")
+        file.write_bytes(prompt.encode(errors="surrogateescape"))
+        yield file
+
+
 def _open_store(output: Path, watching: Progress) -> JobStore:
     """The output folder's own job store; where it cannot have one, nothing is lost without."""
     try:
@@ -171,6 +188,8 @@ def _without_prompt(inbox: FolderScan, prompts: Path, watching: Progress) -> lis
     """Tell of what is no job."""
     for path in inbox.not_files:
         watching.warn(f"{printable(path)}: not a file, left out")
+    for path in inbox.without_clip:
+        watching.warn(f"{printable(path)}: control maps of no clip, left out")
     results = []
     for path in inbox.without_prompt:
         reason = f"no {printable(path.stem)}.txt in {printable(prompts)}"

@@ -76,14 +76,10 @@ class Prompt:
 
 
 def read_prompt(path: str | os.PathLike[str]) -> Prompt:
-    """Read a prompt file: UTF-8, with or without a byte-order mark.
-
-    Line breaks within a prompt become blanks. A line that starts with ``Negative prompt:`` (in
-    any case) begins the negative prompt. A text for some frames is one line.
+    """Read a prompt file.
 
     Raises:
-        ClipError: the file cannot be read, is empty, too large or not text; frames are not given as
-            they have to be.
+        ClipError: it cannot be read, or not as `parse_prompt` wants it.
     """
     path = Path(path)
     name = os.fsencode(path).decode(errors="backslashreplace")
@@ -92,6 +88,19 @@ def read_prompt(path: str | os.PathLike[str]) -> Prompt:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ClipError(f"{name}: prompt cannot be read: {error.strerror}") from error
+    return parse_prompt(content, name)
+
+
+def parse_prompt(content: bytes, name: str) -> Prompt:
+    """The content of a prompt file: UTF-8, with or without a byte-order mark.
+
+    Line breaks within a prompt become blanks. A line that starts with ``Negative prompt:`` (in
+    any case) begins the negative prompt. A text for some frames is one line. Messages begin with
+    ``name``.
+
+    Raises:
+        ClipError: it is empty, too large or not text; frames are not given as they have to be.
+    """
     if len(content) > MAX_BYTES:
         raise ClipError(f"{name}: prompt is larger than 1 MB; is this the right file?")
     try:

@@ -203,10 +203,6 @@ def test_one_clip_alone(tmp_path: Path) -> None:
     assert (job.name, job.settings_file) == ("b", tmp_path / "b.toml")
     assert job.prompt_file == tmp_path / "b.txt"
     assert [file.kind for file in job.control_files] == ["depth"]
-    (job,) = scan(
-        tmp_path, None, tmp_path / "output", prompt=tmp_path / "prompt", only="b.mp4"
-    ).jobs
-    assert job.prompt_file == tmp_path / "prompt"
     assert scan(tmp_path, tmp_path, tmp_path / "output", only="c.mp4").jobs == ()
 
 

@@ -19,6 +19,7 @@ from fresco_core.errors import ClipError
 from io_pipeline.control_source import ControlFile
 from tests.daemon.rig import Rig
 from tests.daemon.simulated import Fault, kill
+from tests.daemon.test_pipeline_controls import with_maps
 
 
 def descriptors() -> set[str]:
@@ -200,6 +201,30 @@ class TestInWork:
         assert told["clip"]["frames"] == 30
         assert any("read again" in text for text in told["warnings"])
         assert "/proc/" not in str(told)
+
+    def test_a_folder_of_control_maps_that_is_exchanged(self, tmp_path: Path) -> None:
+        """Its pictures are read through what is held, by the reader's process too."""
+        inbox = tmp_path / "inbox"
+        inbox.mkdir()
+        rig = Rig(inbox)
+        job = with_maps(rig)
+
+        def admit(job: Job) -> JobFiles:
+            files = JobFiles(job, inbox)
+            (inbox / "a.canny").rename(tmp_path / "away")
+            (inbox / "a.canny").mkdir()
+            return files
+
+        (result,) = rig.run(job, admit=admit)
+        assert result.outcome is Outcome.DONE, result.reason
+        told = rig.manifest()
+        assert told["control_files"] == {"a.canny": "canny"}
+        assert not rig.events("map")
+        assert "/proc/" not in str(told)
+
+        (result,) = rig.run(job, admit=lambda job: JobFiles(job, inbox))
+        assert result.outcome is Outcome.FAILED
+        assert result.reason.startswith(f"{inbox}/a.canny: 0 control maps for a clip of 18 frames")
 
     def test_messages_name_the_clip(self, tmp_path: Path) -> None:
         rig = Rig(tmp_path)

@@ -1,5 +1,6 @@
 """A folder from clips to results, in this process, with a tiny random-weight model."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import pytest
 
 from daemon.config import Layer, checked, merge
 from daemon.demo_clip import render_clip
+from daemon.fingerprints import fingerprints
+from daemon.jobs import Job
 from daemon.one_shot import run_folder
 from daemon.output_folder import BusyError, held
 from daemon.settings import Settings
-from fresco_core.errors import ConfigError
+from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.tiny_model import make_tiny_model
 from io_pipeline.staging import Staging
 
@@ -78,11 +81,52 @@ def test_without_controlnet(tiny: dict[str, object], clips: Path, tmp_path: Path
     assert key(tmp_path / "out") != key(tmp_path / "with")
 
 
+def test_one_clip_with_a_prompt_of_the_command_line(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It counts by its content, as a file would; what is done needs no models."""
+    shutil.copy(clips / "a.mp4", clips / "b.mp4")
+    (clips / "c.depth.mp4").touch()
+    values = {
+        "devices": "cpu",
+        "models.base": str(tmp_path / "absent"),
+        "models.offline": True,
+        "flow.model": "dis",
+        "saliency.model": "motion",
+    }
+    chosen = merge(Layer("test", values))
+    (clips / "snow").write_text("snow")
+    prints = fingerprints(Job(clips / "b.mp4", clips / "snow", "b"), chosen)
+    result = tmp_path / "out/b"
+    result.mkdir(parents=True)
+    (result / "manifest.json").write_text(json.dumps({"fingerprints": prints.to_json()}))
+
+    def run(prompt: str | None, only: str | None = "b.mp4") -> int:
+        return run_folder(clips, clips, result.parent, chosen, prompt=prompt, only=only)
+
+    assert run("snow") == 0
+    assert "already done" in capsys.readouterr().out
+    with pytest.raises(ModelsError, match="absent"):
+        run("rain")
+    with pytest.raises(ModelsError, match="absent"):  # a.mp4 has not been done
+        run("snow", only=None)
+    capsys.readouterr()
+    assert run(None) == 0
+    error = capsys.readouterr().err
+    assert "b.mp4: no b.txt in" in error
+    assert "c.depth.mp4" not in error
+    (clips / "a.mp4").unlink()
+    (clips / "b.txt").write_text("snow")
+    assert run("rain", only=None) == 0
+    assert "c.depth.mp4: control maps of no clip, left out" in capsys.readouterr().err
+
+
 def test_prompt_too_long_for_the_text_encoder(
     tiny: dict[str, object], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (clips / "a.txt").write_text("a car " * 45 + "zebra")
-    assert run_folder(clips, clips, tmp_path / "out", settings(tiny)) == 0
+    chosen = settings(tiny, prompts__syntax="literal")
+    assert run_folder(clips, clips, tmp_path / "out", chosen) == 0
     error = capsys.readouterr().err
     assert "positive prompt is too long" in error
     assert "zebra" in error
@@ -92,7 +136,8 @@ def test_what_is_added_counts_for_the_length(
     tiny: dict[str, object], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (clips / "a.txt").write_text("a car")
-    chosen = settings(tiny, prompts__added="rain " * 80 + "zebra", prompts__negative="x " * 90)
+    texts = {"prompts__added": "rain " * 80 + "zebra", "prompts__negative": "x " * 90}
+    chosen = settings(tiny, prompts__syntax="literal", **texts)
     assert run_folder(clips, clips, tmp_path / "out", chosen) == 0
     error = capsys.readouterr().err
     assert "positive prompt is too long" in error
