@@ -80,6 +80,8 @@ def run(
     from daemon.run_input import run_input
 
     given = run_input(video_folder, prompt_folder, output_folder, prompt, options["base_config"])
+    if given.only is not None:
+        warnings = ()  # they are about what does not count for other clips
     from daemon.one_shot import run_folder
 
     with naming_pull(options):

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -75,6 +76,24 @@ class TestExitCodes:
         monkeypatch.setattr("daemon.cli.gather_settings", interrupt)
         assert run_command(["check-config"]) == 130
         assert "interrupted" in capsys.readouterr().err
+
+
+def test_what_counts_for_one_clip_is_told_where_others_are_translated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "job.yaml").write_text("file_path: a.mp4\nprompt: a car\n")
+    called: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "daemon.one_shot.run_folder", lambda *_, **options: called.append(options) or 0
+    )
+    assert run_command(["run", "--base-config", "job.yaml"]) == 0
+    assert run_command(["run", "--base-config", "job.yaml", "--video-folder", "."]) == 0
+    alone, folder = called
+    assert (alone["only"], alone["prompt"], alone["warnings"]) == ("a.mp4", "a car", ())
+    assert folder["only"] is None
+    (warning,) = folder["warnings"]
+    assert "file_path, prompt: of the one clip" in warning
 
 
 def test_check_config_prints_what_would_be_used(tmp_path: Path) -> None:
