@@ -308,7 +308,8 @@ def submit(
 ) -> None:
     """Put a clip and its prompt into the inbox and have it taken at once.
 
-    A clip that lies in the inbox stays where it is.
+    A clip that lies in the inbox stays where it is. Control maps of its own are to be in the inbox
+    before it is submitted.
     """
     if prompt is not None and prompt_file is not None:
         raise click.UsageError("give --prompt or --prompt-file, not both")

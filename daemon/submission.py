@@ -23,6 +23,7 @@ from daemon.job_settings import PRESET, PRIORITY, job_settings
 from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import ClipError, FrescodError
+from io_pipeline.control_source import control_name
 from io_pipeline.prompt import MAX_BYTES, read_prompt
 from io_pipeline.regular_file import open_regular
 
@@ -168,6 +169,10 @@ def _check_name(name: str, ignored: Ignored) -> None:
     if Path(name).suffix.lower() not in CLIP_SUFFIXES:
         suffixes = " ".join(sorted(CLIP_SUFFIXES))
         raise SubmitError(f"{shown}: is no clip: its name has to end in one of {suffixes}")
+    if control_name(name):
+        raise SubmitError(
+            f"{shown}: has by its name the control maps of a clip: give another name with --name"
+        )
     if name != os.path.basename(name):
         raise SubmitError(f"{shown}: is a path: give a file name with --name")
     if name.startswith("."):

@@ -178,6 +178,10 @@ class TestCheck:
     def test_no_clip(self, clip: Path, name: str) -> None:
         assert "is no clip: its name has to end in one of .avi" in self.refused(clip, name=name)
 
+    @pytest.mark.parametrize("name", ["a.depth.mp4", "a.Control.MOV"])
+    def test_control_maps(self, clip: Path, name: str) -> None:
+        assert "has by its name the control maps of a clip" in self.refused(clip, name=name)
+
     @pytest.mark.parametrize("name", ["../a.mp4", "/tmp/a.mp4", "x/a.mp4"])
     def test_a_path(self, clip: Path, name: str) -> None:
         assert "is a path" in self.refused(clip, name=name)
