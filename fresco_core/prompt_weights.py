@@ -71,8 +71,8 @@ def _multiplied(groups: dict[int, tuple[int, float]], count: int) -> list[float]
         if piece in groups:
             end, factor = groups[piece]
             weight = min(max(around[-1][1] * factor, LIGHTEST), HEAVIEST)
-            around.append((end, round(weight, 4)))
-        weights.append(around[-1][1])
+            around.append((end, weight))
+        weights.append(round(around[-1][1], 4))
     return weights
 
 

@@ -160,7 +160,7 @@ def _weigh(tokenizer: Any, text_encoder: Any, fragments: Sequence[Fragment]) -> 
     from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode
 
     provider = EmbeddingsProvider(
-        tokenizer,
+        _Silent(tokenizer),
         text_encoder,
         truncate=False,
         device=text_encoder.device,
@@ -174,10 +174,25 @@ def _weigh(tokenizer: Any, text_encoder: Any, fragments: Sequence[Fragment]) -> 
     return embedding_1LD[0].to(text_encoder.dtype)
 
 
+class _Silent:
+    """A tokenizer that does not complain of long texts: they are meant to be."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, texts: Any, **options: Any) -> Any:
+        return self._tokenizer(texts, verbose=False, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
 def _within_bounds(tokenizer: Any, text: str) -> tuple[tuple[Fragment, ...], str]:
     """The fragments of a text that are encoded, and the text that is too much."""
     kept: list[Fragment] = []
     room = MOST_TOKENS
+    for mark in (tokenizer.bos_token, tokenizer.eos_token):  # each part gets its own
+        text = text.replace(mark, " ")
     fragments = read_weights(text)
     for i, fragment in enumerate(fragments):
         ids = _token_ids(tokenizer, fragment.text)

@@ -18,10 +18,10 @@ TEXT = ("encoder.layers.0.self_attn.q_proj", "encoder.layers.1.mlp.fc1")
 
 
 def factors(weight: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Down and up factor for a layer's weight: a linear layer's or a 1x1 convolution's."""
+    """Down and up factor for a layer's weight: a linear layer's or a convolution's."""
     generator = torch.Generator().manual_seed(seed)
-    ones = weight.shape[2:]
-    down = torch.randn(RANK, weight.shape[1], *ones, generator=generator)
+    ones = (1,) * (weight.dim() - 2)
+    down = torch.randn(RANK, *weight.shape[1:], generator=generator)
     up = torch.randn(weight.shape[0], RANK, *ones, generator=generator)
     return 0.1 * down, 0.1 * up
 

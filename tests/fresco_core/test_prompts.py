@@ -130,7 +130,16 @@ def test_long_prompts_are_encoded_in_parts_and_all_texts_get_as_many_tokens(mode
 
 @pytest.mark.parametrize(
     "text",
-    ["()", "( )", "[ ], (  :0.5)", "a (\n:0.2) b", "(((", "(a:0)", "(" + "road, " * 90 + ":0.7)"],
+    [
+        "()",
+        "( )",
+        "[ ], (  :0.5)",
+        "a (\n:0.2) b",
+        "(((",
+        "(a:0)",
+        "(a <|endoftext|>:0.5) b",
+        "(" + "road, " * 90 + ":0.7)",
+    ],
 )
 def test_whatever_stands_in_brackets_gives_an_embedding(models, text):
     found = encode(models, text, "car")
