@@ -159,6 +159,10 @@ def merge(*layers: Layer) -> Settings:
     for layer in layers:
         if WARMUP in layer.values and STRENGTH not in layer.values:
             values.pop(STRENGTH, None)  # two ways to say one thing: the last one said counts
+        for network in ("flow", "saliency"):
+            model, weights = f"{network}.model", f"{network}.weights"
+            if model in values and layer.values.get(model, values[model]) != values[model]:
+                values.pop(weights, None)  # they are the other model's
         values.update(layer.values)
         source.update(dict.fromkeys(layer.values, layer.source))
     settings = _tree(values)

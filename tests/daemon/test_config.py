@@ -256,6 +256,19 @@ class TestReadToml:
             read_toml(tmp_path / "absent.toml")
 
 
+def test_weights_belong_to_the_model_they_were_named_with() -> None:
+    old = Layer("old.yaml", {"flow.model": "gmflow", "flow.weights": "/gmflow.pth"})
+    for model in ("auto", "dis", "raft"):
+        assert merge(old, Layer("x", {"flow.model": model})).flow.weights == ""
+    kept = merge(old, Layer("x", {"flow.model": "gmflow"}), Layer("y", {"devices": "cpu"}))
+    assert kept.flow.weights == "/gmflow.pth"
+    named = {"saliency.weights": "/egnet.pth"}
+    later = merge(Layer("x", named), Layer("y", {"saliency.model": "egnet"}))
+    assert later.saliency.weights == "/egnet.pth"
+    both = merge(old, Layer("x", {"flow.model": "raft", "flow.weights": "/raft.pth"}))
+    assert both.flow.weights == "/raft.pth"
+
+
 def test_a_later_layer_goes_first() -> None:
     settings = merge(
         Layer("a", {"translation.seed": 1, "control.type": "depth"}),
