@@ -130,7 +130,11 @@ def test_every_layer_of_a_base_model_can_be_changed(
         ("base_model.model.conv_in.lora_A", "unet", "conv_in"),
         ("unet.conv_in.lora_A.default", "unet", "conv_in"),
         ("lora_te1_text_model_layers_0_fc1.lora_down", "text_encoder", "layers_0_fc1"),
-        ("text_encoder.text_model.self_attn.to_v_lora.down", "text_encoder", "self_attn_v_proj"),
+        (
+            "text_encoder.layers.0.self_attn.to_v_lora.down",
+            "text_encoder",
+            "layers_0_self_attn_v_proj",
+        ),
         ("text_encoder.layers.0.fc1.lora_linear_layer.down", "text_encoder", "layers_0_fc1"),
     ],
 )
