@@ -60,8 +60,6 @@ def scan(
     not_files: list[Path] = []
     stems = set()
     for path in _entries(clips, CLIP_SUFFIXES):
-        if only not in (None, path.name):
-            continue
         if not path.is_file():  # a folder, a FIFO, a broken link
             not_files.append(path)
             continue
@@ -82,7 +80,11 @@ def scan(
             control_files=tuple(control_files.get(composed(pair[0].stem), ())),
         )
         for pair, name in zip(pairs, names, strict=True)
+        if only in (None, pair[0].name)
     )
+    if only is not None:  # the others only have a say in its name
+        without_prompt = [path for path in without_prompt if path.name == only]
+        not_files = [path for path in not_files if path.name == only]
     without_clip = [
         file.path
         for stem, files in control_files.items()

@@ -54,7 +54,7 @@ def check_lora(path: Path, unet: dict[str, Any], base: dict[str, Shapes] | None)
         ("first width", first_width, UNET, r"down_blocks_0_.*_attn1_to_[qkv]"),
     ):
         for layer in layers:
-            width = shapes[layer.down][1]
+            width = (*shapes[layer.down], None, None)[1]
             if layer.part == part and re.search(pattern, layer.name) and width != expected:
                 raise ModelsError(
                     f"LoRA {path} has {what} {width}, the base model {expected}: choose one made "

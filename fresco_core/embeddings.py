@@ -76,7 +76,8 @@ def expand(tokenizer: Any, text: str) -> str:
     words = "|".join(re.escape(word) for word in sorted(vectors, key=len, reverse=True))
     return re.sub(
         rf"(?<!\w)(?:{words})(?!\w)",
-        lambda found: " ".join(vectors[found[0].casefold()]),
+        # Some letters match without their case and are others all the same: İ and i.
+        lambda found: " ".join(vectors.get(found[0].casefold(), (found[0],))),
         text,
         flags=re.IGNORECASE,
     )

@@ -30,6 +30,7 @@ from io_pipeline.writing import TEMPORARY, appearing, remove, sync, writing
 STAGING = ".staging"
 REPLACED = ".replaced"
 MANIFEST = "manifest.json"
+KEPT_FRAMES = "frames"
 FRAMES = ("preview", "keys", "all")  # what a result may have, from less to more
 
 
@@ -94,7 +95,7 @@ class Staging:
             self.settle()
             if fresh or not self._continues(identity):
                 self._discard()
-                self._begin(identity)
+                self._begin(identity, frames)
             for left in [*self.folder.rglob(f"*{TEMPORARY}")]:
                 remove(left)
             return self._progress()
@@ -169,7 +170,7 @@ class Staging:
                 sync(self.folder)
             remove(self.folder)
 
-    def _begin(self, identity: Mapping[str, str]) -> None:
+    def _begin(self, identity: Mapping[str, str], frames: str) -> None:
         new = [folder for folder in (self._root, *self._root.parents) if not folder.exists()]
         _make_folder(keys_folder(self.folder))
         for name in (CHECKPOINTS, WINDOWS):
@@ -178,6 +179,7 @@ class Staging:
             sync(folder)
         for folder in new:
             sync(folder.parent)
+        (self.folder / KEPT_FRAMES).write_text(frames + "\n", encoding="utf-8")
         with appearing(self.folder / IDENTITY) as file:
             file.write_text(json.dumps(dict(identity), indent=2) + "\n", encoding="utf-8")
 
@@ -231,9 +233,23 @@ class Staging:
         if self.result.exists() and shown in FRAMES[FRAMES.index(frames) + 1 :]:
             raise FrescodError(
                 f"{self.result}: has all {'frames' if shown == 'all' else 'key frames'} of its "
-                f'clip, which output.frames = "{frames}" would replace; move it, choose another '
-                "output folder, or run with --force"
+                f'clip, which output.frames = "{frames}" would replace; choose another output '
+                "folder, or move it (--force would throw it away)"
             )
+        if self._kept_frames() in FRAMES[FRAMES.index(frames) + 1 :]:
+            raise FrescodError(
+                f"{self.result}: is half made, with more than the frames that output.frames = "
+                f'"{frames}" asks for; finish it, choose another output folder, or throw away what '
+                "there is with --force"
+            )
+
+    def _kept_frames(self) -> str | None:
+        """Which frames a half-made result is to have; None where nothing was done for one."""
+        if not any((self.folder / CHECKPOINTS).glob("*")):
+            return None
+        with suppress(OSError):
+            return (self.folder / KEPT_FRAMES).read_text(encoding="utf-8").strip()
+        return None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
