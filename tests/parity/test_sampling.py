@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fresco_core.conditioning import Conditioning
 from fresco_core.correspondence import TokenGuides
 from fresco_core.models import load_diffusion_models
 from fresco_core.optimization import correlation, optimize_features
 from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
 from fresco_core.sampling import PictureCodec, Schedule, repeat_first, to_uint8
 from fresco_core.smoothing import smooth
-from fresco_core.conditioning import Conditioning
 from fresco_core.translator import FrescoTranslator
 from tests.parity.arrays import (
     correspondence,
