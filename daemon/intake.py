@@ -27,14 +27,24 @@ log: Any = structlog.get_logger()
 
 
 class Intake:
-    """Enters what the inbox tells of; ``running()`` are the clips whose jobs run."""
+    """Enters what the inbox tells of.
+
+    ``running()`` are the clips whose jobs run; ``forget(name)`` removes what was built of a result.
+    """
 
     def __init__(
-        self, inbox: Inbox, queue: JobQueue, running: Callable[[], Collection[Path]]
+        self,
+        inbox: Inbox,
+        queue: JobQueue,
+        running: Callable[[], Collection[Path]],
+        forget: Callable[[str], None],
     ) -> None:
         self._inbox = inbox
         self._queue = queue
         self._running = running
+        self._forget = forget
+        # Until what a clip has left is removed, no other one is given its name.
+        self._entering = asyncio.Lock()
         # Clips that changed while their jobs ran: told again when those have ended.
         self._changed_meanwhile: set[Path] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -42,9 +52,10 @@ class Intake:
     async def change(self, changes: Changes) -> None:
         """Enter what is new in the inbox into the store; what runs is told again when it ends."""
         arrivals = await asyncio.to_thread(lambda: [_with_priority(a) for a in changes.arrived])
-        # First, so that a clip that was renamed may have the other's name.
-        gone = await self._queue.do(self._queue.store.gone, changes.gone)
-        records = await self._queue.do(self._queue.store.arrive, arrivals)
+        async with self._entering:
+            # First, so that a clip that was renamed may have the other's name.
+            gone = await self._gone(changes.gone)
+            records = await self._queue.do(self._queue.store.arrive, arrivals)
         for clip in [record.clip for record in records if record.state in RUNNING]:
             if clip in self._running():
                 self._changed_meanwhile.add(clip)
@@ -72,8 +83,17 @@ class Intake:
     async def _cancel_if_gone(self, clip: Path) -> None:
         """The inbox may have told of its end while it was in work."""
         if await self._inbox.lacks(clip):
-            for record in await self._queue.do(self._queue.store.gone, [clip]):
+            async with self._entering:
+                gone = await self._gone([clip])
+            for record in gone:
                 tell(record)
+
+    async def _gone(self, clips: Collection[Path]) -> list[JobRecord]:
+        """Cancel the jobs of clips that are not there any more, and remove what was built."""
+        cancelled = await self._queue.do(self._queue.store.gone, clips)
+        for record in cancelled:  # it may have been interrupted
+            await asyncio.to_thread(self._forget, record.name)
+        return cancelled
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -45,7 +45,7 @@ class NotNowError(FrescodError):
 class Pipeline:
     """Takes clips through a workshop: a coroutine for each clip, tasks for what goes on beside it.
 
-    ``identity`` is all that a half-finished result must have in common with this run for it to be
+    ``identity()`` is all that a half-finished result must have in common with this run for it to be
     continued, the job's own fingerprints apart. ``admit(job)`` tells where a job's files are
     to be opened, and raises a FrescodError where it is not to be touched; ``on_window`` hears of
     every window that is done. ``force``: what is done already is done again.
@@ -59,7 +59,7 @@ class Pipeline:
         output: Path,
         progress: Progress,
         *,
-        identity: Mapping[str, str],
+        identity: Callable[[], Mapping[str, str]],
         admit: Callable[[Job], JobFiles] = JobFiles,
         on_window: Callable[[WindowWork], None] = lambda work: None,
         force: bool = False,
@@ -254,7 +254,10 @@ class Pipeline:
                     self._files.pop(job.id).close()
         folder = self.output / job.name
         await asyncio.to_thread(failure_note.settle, folder, outcome, why)
-        if outcome is Outcome.CANCELLED:
+        # A clip of an inbox that is again what it was before an interrupted change: nobody wants
+        # that. What a run has left of other settings may still be continued with these.
+        as_before = outcome is Outcome.ALREADY_DONE and self.queue.endless
+        if outcome is Outcome.CANCELLED or as_before:
             await asyncio.to_thread(self.forget, job.name)
         result = JobResult(job.clip, outcome, time.monotonic() - start, why, folder)
         await self.queue.end(job, result)
@@ -294,7 +297,7 @@ class Pipeline:
         files = self._files[job.id]
         prompt = await asyncio.to_thread(read_prompt, files.prompt_file)
         staging = Staging(self.output, job.name)
-        identity = {**self._identity, **prints.to_json()}
+        identity = {**await asyncio.to_thread(self._identity), **prints.to_json()}
         account = Account(number)
         clip = ClipWork(job, number, prints, prompt, account, staging.folder, settings)
         clip.source, clip.controls, clip.named = files.clip, files.control_files, files.named

@@ -169,7 +169,9 @@ class Service:
         self._watched = Inbox(
             self.inbox, self.settings.inbox, self._change, known, self._warn_of_inbox
         )
-        self.intake = Intake(self._watched, self.queue, lambda: self.pipeline.clips)
+        self.intake = Intake(
+            self._watched, self.queue, lambda: self.pipeline.clips, self.pipeline.forget
+        )
         self._work = asyncio.create_task(self._serve())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -92,9 +92,12 @@ class Rig:
         debug: bool = False,
         beside: Callable[[asyncio.Task[Any]], Any] | None = None,
         admit: Callable[[Job], JobFiles] = JobFiles,
+        endless: bool = False,
         **values: Any,
     ) -> list[JobResult]:
         """Take clips through the pipeline; ``beside(run)`` may be awaited meanwhile.
+
+        ``endless``: as the daemon does, which is told to end when these are done.
 
         Checks that nothing is left: no process, no block, no memory, no core.
         """
@@ -114,13 +117,14 @@ class Rig:
             shop = open_workshop(settings, stages, Timeline(), self.watcher.warn, lambda: None)
             self.workshop = shop
             queue = JobQueue.of(jobs)
+            queue.endless = endless
             pipeline = Pipeline(
                 shop,
                 queue,
                 settings,
                 self.output,
                 self.watcher,
-                identity={"version": "1"},
+                identity=lambda: {"version": "1"},
                 admit=admit,
                 force=force,
                 debug=debug,
@@ -129,6 +133,10 @@ class Rig:
                 task = asyncio.create_task(pipeline.run())
                 if beside is not None:
                     await beside(task)
+                while endless and len(self.watcher.ended) < len(jobs):
+                    await asyncio.sleep(0.01)
+                if endless:
+                    queue.drain()
                 await task
                 assert shop.memory.used == 0
                 assert shop.cores.free == shop.cores.total

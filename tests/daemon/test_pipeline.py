@@ -13,6 +13,7 @@ import pytest
 from daemon.demo_clip import render_clip
 from daemon.jobs import Outcome
 from fresco_core.errors import ClipError, FrescodError, ModelsError
+from io_pipeline.staging import Staging
 from tests.daemon.rig import Rig
 from tests.daemon.simulated import Fault, fail
 
@@ -208,6 +209,16 @@ class TestSkipping:
         assert rig.run(job, key_frames__resolution=128)[0].outcome is Outcome.DONE
         assert rig.manifest()["clip"]["frames"] == 3
         assert rig.run(job, key_frames__resolution=128)[0].outcome is Outcome.ALREADY_DONE
+
+    @pytest.mark.parametrize("endless", [False, True])
+    def test_what_an_interrupted_change_left_goes_with_it(self, rig: Rig, endless: bool) -> None:
+        """A folder's run may still be continued with the settings that it had."""
+        job = rig.job(frames=2)
+        rig.run(job)
+        staging = Staging(rig.output, "a")
+        staging.open({"of": "the changed clip"})
+        assert rig.run(job, endless=endless)[0].outcome is Outcome.ALREADY_DONE
+        assert staging.folder.exists() is not endless
 
     def test_damaged_manifest_means_not_done_and_nothing_to_replace(self, rig: Rig) -> None:
         job = rig.job(frames=2)
