@@ -81,7 +81,7 @@ class Simulation:
 
     def pipeline(self, jobs: Sequence[Job]) -> Pipeline:
         queue, output = JobQueue.of(jobs), self.folder / "output"
-        return Pipeline(self.workshop, queue, self.settings, output, Silent(), identity={})
+        return Pipeline(self.workshop, queue, self.settings, output, Silent(), identity=dict)
 
     async def order(self, jobs: Sequence[Job]) -> list[Job]:
         return await longest_first(jobs, self.workshop.readers, self.workshop.cores.total)

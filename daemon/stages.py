@@ -1,5 +1,6 @@
 """Settings -> descriptions of what each kind of worker does. Imports no torch, loads nothing."""
 
+import functools
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from importlib import metadata
 from daemon.devices import DeviceError
 from daemon.settings import Settings
 from daemon.weights import detector_sources, local_file, model_sources
+from daemon.weights_identity import weights_identity
 from fresco_core.errors import ConfigError
 from fresco_core.options import (
     AttentionOptions,
@@ -26,7 +28,22 @@ from io_pipeline.device_stage import DeviceStage
 from io_pipeline.options import KeyFrameOptions, MapOptions
 from io_pipeline.reading import ReaderStage
 
-LIBRARIES = ("frescod", "torch", "diffusers", "transformers", "opencv-python-headless", "av")
+# Those that pictures pass through, or that say how.
+LIBRARIES = (
+    "frescod",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "compel",
+    "controlnet-aux",
+    "opencv-python-headless",
+    "numpy",
+    "scipy",
+    "numba",
+    "av",
+    "decord",
+)
 _COUNT_SECONDS = 60
 _COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
@@ -41,7 +58,8 @@ class Stages:
         absent: those that the settings name and that are not there.
         device: a device, by its name.
         identity: what shapes a result beside clip, prompt and settings: an interrupted one is
-            continued only where this is the same.
+            continued only where this is the same. Told once all weights are on this machine, and
+            the same from then on, as are the weights that were loaded.
     """
 
     reader: ReaderStage
@@ -49,7 +67,7 @@ class Stages:
     devices: tuple[str, ...]
     absent: tuple[str, ...]
     device: Callable[[str], DeviceStage]
-    identity: Mapping[str, str]
+    identity: Callable[[], Mapping[str, str]]
 
 
 def make_stages(
@@ -70,13 +88,20 @@ def make_stages(
     named = {**sources, "control_types": detectors["kinds"]}
     models = {
         # As JSON has it: this goes into the manifest.
-        **{key: list(value) if isinstance(value, tuple) else value for key, value in named.items()},
-        "flow": settings.flow.model,
-        "saliency": settings.saliency.model,
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in named.items()
     }
 
     names = choose_devices(settings.devices, visible or visible_gpus, required=required)
     versions = library_versions()
+
+    @functools.cache
+    def identity() -> Mapping[str, str]:
+        return {
+            "devices": " ".join(sorted({name.partition(":")[0] for name in names})),
+            **{name: str(version) for name, version in versions.items()},
+            **weights_identity(settings),
+        }
 
     def device(name: str) -> DeviceStage:
         return DeviceStage(
@@ -95,10 +120,7 @@ def make_stages(
         devices=names,
         absent=tuple(set(re.findall(r"cuda:\d+", settings.devices)) - set(names)),
         device=device,
-        identity={
-            "devices": " ".join(sorted({name.partition(":")[0] for name in names})),
-            **{name: str(version) for name, version in versions.items()},
-        },
+        identity=identity,
     )
 
 

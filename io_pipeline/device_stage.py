@@ -27,7 +27,8 @@ class DeviceStage:
             `fresco_core.saliency.load_saliency` take them.
         detectors: the arguments of `io_pipeline.control_maps.load_detectors`; None where no control
             map is left to the device.
-        facts: what goes into the manifest; device and precision are added.
+        facts: what goes into the manifest; device, precision and the names of the flow and
+            saliency models, as they were loaded, are added.
     """
 
     device: str
@@ -70,8 +71,14 @@ class DeviceStage:
             detectors = load_detectors(**self.detectors, device=self.device, offline=True)
         report("load", 4, 4)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        facts = {"device": name, "dtype": str(dtype).removeprefix("torch."), **self.facts}
         translator = FrescoTranslator(models, flow, saliency=saliency)
+        loaded = {"flow": translator.flow.name, "saliency": translator.conditioner.saliency.name}
+        facts = {
+            "device": name,
+            "dtype": str(dtype).removeprefix("torch."),
+            **self.facts,
+            "models": {**self.facts.get("models", {}), **loaded},
+        }
         return Translate(translator, detectors, facts)
 
 

@@ -1,7 +1,9 @@
 import json
 import pickle
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from importlib import metadata
@@ -287,16 +289,25 @@ class TestStages:
     def test_facts_are_json(self) -> None:
         facts = make_stages(Settings(), asked(0)).device("cpu").facts
         assert json.loads(json.dumps(facts)) == facts
-        assert facts["models"]["flow"] == "auto"
+        assert facts["models"]["base"] == Settings().models.base
         assert facts["versions"]["torch"] == metadata.version("torch")
 
     def test_identity_tells_devices_and_versions(self) -> None:
-        on_cpu = make_stages(settings(devices="cpu*2"), asked(0)).identity
-        assert on_cpu == make_stages(settings(devices="cpu"), asked(0)).identity
-        on_gpu = make_stages(Settings(), asked(4)).identity
+        on_cpu = make_stages(settings(devices="cpu*2"), asked(0)).identity()
+        assert on_cpu == make_stages(settings(devices="cpu"), asked(0)).identity()
+        on_gpu = make_stages(Settings(), asked(4)).identity()
         assert on_cpu["devices"] == "cpu"
         assert on_gpu["devices"] == "cuda"
         assert {**on_gpu, "devices": "cpu"} == on_cpu
+
+
+def test_versions_are_told_of_all_that_shapes_a_picture() -> None:
+    project = tomllib.loads((Path(stages.__file__).parents[1] / "pyproject.toml").read_text())
+    named = {re.match(r"[\w-]+", text)[0] for text in project["project"]["dependencies"]}  # type: ignore[index]
+    others = {"accelerate", "huggingface-hub", "safetensors"}  # how weights come here
+    others |= {"aiohttp", "click", "prometheus-client", "pydantic", "pyyaml", "rich", "structlog"}
+    others |= {"matplotlib", "watchdog"}
+    assert {*stages.LIBRARIES} == {"frescod"} | named - others
 
 
 def test_no_torch_in_the_supervisor() -> None:

@@ -33,7 +33,7 @@ def make_stages(settings: Settings, hooks: Any) -> Any:
         reader=Hooked(Watched(ReaderStage(settings.limits.max_pixels), hooks), hooks),
         cpu=Hooked(Watched(CpuStage({"kinds": ("canny",)}), hooks), hooks),
         device=lambda name: DeviceStage(name, hooks),
-        identity={"version": "1"},
+        identity=lambda: {"version": "1"},
     )
 
 
