@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -21,6 +22,9 @@ from io_pipeline.video import ClipReader, Engine, scan_clip
 from io_pipeline.window import Window
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+# Of files: four colours of 32 bits each, and what programs write about a picture.
+_BYTES_PER_PIXEL, _BYTES_BESIDE = 16, 16 << 20
 
 Array = NDArray[np.uint8]
 OnNumber = Callable[[int], None]
@@ -180,19 +184,41 @@ def _read_picture(path: Path, max_pixels: int) -> Array:
     picture_HWC = None
     try:
         with open_regular(path, follow=False) as file:
-            content = file.read()
-        if content:
-            picture_HWC = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            size = _size(file)
+            if size is not None:
+                _check_pixels(path, *size, os.fstat(file.fileno()).st_size, max_pixels)
+                file.seek(0)
+                picture_HWC = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:
-        raise ClipError(f"{path}: cannot be read: {error.strerror}") from error
-    except cv2.error:  # too large for it
+        raise ClipError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except cv2.error:  # of a kind that it does not know
         pass
     if picture_HWC is None:
         raise ClipError(f"{path}: is no picture that can be read; write it again, as PNG")
-    rows, columns = picture_HWC.shape[:2]
-    if rows * columns > max_pixels:
+    return np.asarray(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _size(file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height by a picture's header, nothing decoded; None where there is none."""
+    from PIL import Image, UnidentifiedImageError  # most readers never see a picture
+
+    Image.MAX_IMAGE_PIXELS = None  # limits.max_pixels is ours
+    try:
+        with Image.open(file, formats=_FORMATS) as picture:
+            return picture.size
+    except (UnidentifiedImageError, ValueError, EOFError):
+        return None
+
+
+def _check_pixels(path: Path, width: int, height: int, nbytes: int, max_pixels: int) -> None:
+    """Raise ClipError where a picture would take more memory than any that is meant."""
+    if width * height > max_pixels:
         raise ClipError(
-            f"{path}: {columns}x{rows} is more than the {max_pixels} pixels allowed "
+            f"{path}: {width}x{height} is more than the {max_pixels} pixels allowed "
             "(limits.max_pixels)"
         )
-    return np.asarray(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2RGB), np.uint8)
+    if nbytes > (most := width * height * _BYTES_PER_PIXEL + _BYTES_BESIDE):
+        raise ClipError(
+            f"{path}: {nbytes} bytes for {width}x{height} pixels, which take {most} at most; "
+            "write it again, as PNG"
+        )

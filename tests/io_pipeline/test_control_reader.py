@@ -1,8 +1,11 @@
 """Control maps beside a clip: as many and as large as its frames, read for key frames alone."""
 
 import os
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -205,6 +208,41 @@ class TestRefused:
         for path in (video, folder):
             with pytest.raises(ClipError, match=r"limits\.max_pixels"):
                 self.scan(plan, path, WIDTH * HEIGHT - 1)
+
+    def test_what_is_too_large_is_not_decoded(
+        self, plan: ClipPlan, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A hundred bytes may say that they are a picture of gigabytes."""
+        header = struct.pack(">II", 60_000, 50_000) + bytes([8, 2, 0, 0, 0])
+        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+        file = folder / f"{plan.key_numbers[1]}.png"
+        file.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + b"".join(
+                struct.pack(">I", len(data))
+                + kind
+                + data
+                + struct.pack(">I", zlib.crc32(kind + data))
+                for kind, data in chunks
+            )
+        )
+        decode, shapes = cv2.imdecode, []
+
+        def decoded(*arguments: Any) -> Any:
+            picture = decode(*arguments)
+            shapes.append(picture.shape)
+            return picture
+
+        monkeypatch.setattr(cv2, "imdecode", decoded)
+        with pytest.raises(ClipError, match=rf"3\.png: 60000x50000 is more than the {MAX_PIXELS} "):
+            self.scan(plan, folder)
+        assert shapes == [(HEIGHT, WIDTH, 3)]  # the one before
+
+    def test_what_is_more_file_than_picture(self, plan: ClipPlan, folder: Path) -> None:
+        file = folder / f"{plan.key_numbers[1]}.png"
+        os.truncate(file, 1 << 31)  # takes no space
+        with pytest.raises(ClipError, match=rf"3\.png: {1 << 31} bytes for 96x80 pixels"):
+            self.scan(plan, folder)
 
     def test_what_is_no_video(self, plan: ClipPlan, tmp_path: Path) -> None:
         (tmp_path / "a.hed.mp4").write_bytes(b"no video")
