@@ -9,8 +9,6 @@ if TYPE_CHECKING:  # the inverse search and the place of weights can be had with
     import torch
     from torch import Tensor
 
-FLOW_MODELS = ("gmflow", "raft", "dis")
-
 
 class FlowModel(Protocol):
     """Optical flow between pairs of frames, in both directions."""

@@ -9,8 +9,6 @@ if TYPE_CHECKING:  # the place of weights can be had without torch
     import torch
     from torch import Tensor
 
-SALIENCY_MODELS = ("egnet", "motion")
-
 
 class SaliencyModel(Protocol):
     """What is salient in each frame of a batch."""

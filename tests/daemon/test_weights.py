@@ -21,6 +21,7 @@ from fresco_core.errors import ModelsError
 from fresco_core.flow.weights import GMFLOW_FILE
 from fresco_core.hub import PULL
 from fresco_core.tiny_model import make_tiny_model
+from tests.fresco_core.small_networks import egnet_state, gmflow_state, save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -171,18 +172,32 @@ def test_models_that_do_not_fit_are_refused_before_any_is_loaded(tmp_path: Path)
         require_weights(chosen)
 
 
-@pytest.mark.parametrize("control", ["canny", "hed", "depth"])
-def test_looking_loads_no_torch(tmp_path: Path, control: str) -> None:
+def test_looking_loads_no_torch(tmp_path: Path) -> None:
     """The supervisor looks, and lives for months."""
     base, controlnet = make_tiny_model(tmp_path / "model")
+    flow = save_weights(tmp_path / "flow.pth", gmflow_state(), "model")
+    saliency = save_weights(tmp_path / "saliency.pth", egnet_state(), old=True)
+    (tmp_path / "ControlNetHED.pth").touch()
+    values = {
+        "models.base": str(base),
+        "models.vae": "",
+        "models.offline": True,
+        "models.controlnet": str(controlnet),
+        "control.source": str(tmp_path),
+    }
     code = f"""
 import sys
 from daemon.config import Layer, merge
 from daemon.weights import missing_weights
-values = {{"models.base": {str(base)!r}, "models.vae": "", "models.offline": True,
-    "models.controlnet": {str(controlnet)!r}, "control.type": {control!r}, "flow.model": "raft"}}
-missing = missing_weights(merge(Layer("test", values)))
-assert len(missing) == {1 if control == "canny" else 2}, missing
+from daemon.weights_identity import weights_identity
+def missing(**values):
+    return missing_weights(merge(Layer("test", {values!r} | values)))
+gmflow, egnet = [{{"flow.model": "gmflow", "flow.weights": {flow!r}}},
+    {{"saliency.model": "egnet", "saliency.weights": {saliency!r}}}]
+assert missing(**gmflow, **egnet) == []
+for control, flow, count in (("canny", "raft", 1), ("hed", "raft", 1), ("depth", "dis", 1)):
+    assert len(missing(**{{"control.type": control, "flow.model": flow}})) == count
+weights_identity(merge(Layer("test", {values!r} | gmflow | egnet)))
 assert not {{"torch", "controlnet_aux", "diffusers"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

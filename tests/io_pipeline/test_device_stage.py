@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from fresco_core.errors import ModelsError
+from fresco_core.flow.gmflow import GmflowFlow
 from fresco_core.options import TranslationOptions
+from fresco_core.saliency.egnet import EgnetSaliency
 from fresco_core.tiny_model import make_tiny_model
 from io_pipeline.device_stage import DeviceStage, choose_dtype
 from io_pipeline.options import MapOptions
 from io_pipeline.prompt import Prompt
 from io_pipeline.tasks import TranslateWindow
 from io_pipeline.window import BY_DEVICE
+from tests.fresco_core.small_networks import egnet_state, gmflow_state, save_weights
 from tests.io_pipeline.windows import Reports, clip, cut_clip, read
 
 
@@ -44,7 +47,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeviceStage:
 def test_loads_and_translates(stage: DeviceStage) -> None:
     reports = Reports()
     translate = pickle.loads(pickle.dumps(stage)).load(reports)
-    assert translate.facts == {"device": "cpu", "dtype": "float32", "models": {"base": "tiny"}}
+    models = {"base": "tiny", "flow": "dis", "saliency": "motion"}
+    assert translate.facts == {"device": "cpu", "dtype": "float32", "models": models}
     assert reports == [("load", n, 4) for n in range(5)]
     (window,) = cut_clip((0, 1), 5, steps=1)
     block = read(window, clip(2))
@@ -53,6 +57,20 @@ def test_loads_and_translates(stage: DeviceStage) -> None:
     task = TranslateWindow("a", "", window, Prompt("a car"), maps, 5, None, options, MapOptions())
     translate(task, (block,), reports)
     assert block["keys"][1:].std() > 0
+
+
+def test_the_flow_and_saliency_models_of_the_settings_are_used(
+    stage: DeviceStage, tmp_path: Path
+) -> None:
+    flow = save_weights(tmp_path / "flow.pth", gmflow_state(), "model")
+    saliency = save_weights(tmp_path / "saliency.pth", egnet_state())
+    chosen = replace(stage, flow=("gmflow", flow), saliency=("egnet", saliency), detectors=None)
+    translate = chosen.load(Reports())
+    translator = translate._translator
+    assert isinstance(translator.flow, GmflowFlow)
+    assert isinstance(translator.conditioner.flow, GmflowFlow)
+    assert isinstance(translator.conditioner.saliency, EgnetSaliency)
+    assert translate.facts["models"] == {"base": "tiny", "flow": "gmflow", "saliency": "egnet"}
 
 
 def test_never_asks_the_hub(stage: DeviceStage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ Shapes: n frames, B = 2n (all negative-prompt samples, then all positive), H x W
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from fresco_core.conditioning import Conditioner
 from fresco_core.models import DiffusionModels, load_diffusion_models
-from io_pipeline.control_maps import _detect_depth, load_detectors
+from io_pipeline.control_maps import _detect_depth, _detect_edges, load_detectors
 from io_pipeline.options import MapOptions
 from tests.parity.arrays import load_cases
 
@@ -49,18 +48,23 @@ def test_canny(reference_dir: Path, models: DiffusionModels, batch: str) -> None
 
 
 def test_soft_edges(reference_dir: Path, models: DiffusionModels) -> None:
-    """The detector itself: tests/io_pipeline/test_control_maps.py."""
+    """From the network's five maps on; the network: tests/io_pipeline/test_control_maps.py."""
     with np.load(reference_dir / "hed.npz") as case:
-        edges_nHW = case["edge"][None]
-        mean_HW = np.mean(
-            [_resized(case[f"side_{i}"][0, 0], edges_nHW.shape[1:]) for i in range(1, 6)], axis=0
-        )
-    # Its numbers are the specification's: sigmoid of the mean of five maps, cut to whole numbers.
-    expected_HW = (255 / (1 + np.exp(-mean_HW.astype(np.float64)))).clip(0, 255).astype(np.uint8)
-    assert np.array_equal(edges_nHW[0], expected_HW)
-    maps_n2HW = np.stack([edges_nHW, edges_nHW], axis=1)
+        frame_HWC, edges_HW = case["frame"], case["edge"]
+        sides_11hw = [torch.from_numpy(case[f"side_{i}"]) for i in range(1, 6)]
+    inputs = []
+
+    def network(input_13HW: torch.Tensor) -> list[torch.Tensor]:
+        inputs.append(input_13HW)
+        return sides_11hw
+
+    drawn_HW = _detect_edges(network, "cpu", frame_HWC, MapOptions())
+    assert np.array_equal(drawn_HW, edges_HW)
+    # Raw values, RGB, at the frame's own size.
+    assert torch.equal(inputs[0], torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float())
+    maps_n2HW = np.stack([[drawn_HW] * 2])
     seen, _ = Conditioner(models, flow=None).control(maps_n2HW)  # type: ignore[arg-type]
-    torch.testing.assert_close(seen, as_specified(edges_nHW), rtol=0, atol=1e-7)
+    torch.testing.assert_close(seen, as_specified(edges_HW[None]), rtol=0, atol=1e-7)
 
 
 def test_depth(models: DiffusionModels) -> None:
@@ -83,8 +87,3 @@ def test_depth(models: DiffusionModels) -> None:
     assert (depth_HW != expected_HW).mean() < 0.01
     seen, _ = Conditioner(models, flow=None).control(np.stack([[depth_HW] * 2]))  # type: ignore[arg-type]
     torch.testing.assert_close(seen, as_specified(depth_HW[None]), rtol=0, atol=1e-7)
-
-
-def _resized(map_hw: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-    resized = cv2.resize(map_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, np.float32)
