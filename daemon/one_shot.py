@@ -4,10 +4,9 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from daemon.folder_scan import FolderScan, scan
 from daemon.job_queue import JobQueue
 from daemon.job_store import JobStore, StoreError
 from daemon.jobs import Arrival, Job, JobResult, Outcome
+from daemon.kept_prompt import KeptPrompt
 from daemon.logs import worker_record
 from daemon.order import longest_first
 from daemon.output_folder import held
@@ -62,6 +62,7 @@ def run_folder(
     clips without a prompt file; ``only``: the file name of the one clip that counts.
 
     Raises:
+        ConfigError: the one clip has no prompt.
         FrescodError: before the first clip: models missing, no such device, a folder that cannot be
             read or written, or that another run writes to; later: no device left.
     """
@@ -69,14 +70,23 @@ def run_folder(
     recorded = Timeline()
     progress = progress or watch(settings.log.format, settings.log.level)
     with ExitStack() as stack:
-        prompt_file = None if prompt is None else stack.enter_context(_prompt_file(prompt))
+        kept = None if prompt is None else KeptPrompt.of(prompt, output)
         try:
             # As the daemon has them: both may use the same store.
             inbox = scan(
-                clips.absolute(), prompts.absolute(), output, prompt=prompt_file, only=only
+                clips.absolute(),
+                prompts.absolute(),
+                output,
+                prompt=None if kept is None else kept.file,
+                only=only,
             )
         except OSError as error:
             raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        if only is not None and not inbox.jobs:
+            raise ConfigError(
+                f"{printable(only)}: has no prompt: give --prompt, a prompt in the --base-config "
+                f"file, or {printable(Path(only).stem)}.txt in {printable(prompts)}"
+            )
         if timeline is not None:
             check_place(timeline)
         watching = stack.enter_context(progress)
@@ -89,6 +99,8 @@ def run_folder(
 
         if inbox.jobs:
             stack.enter_context(held(output))
+            if kept is not None:
+                _keep(kept, inbox.jobs, watching)
             settings, chosen = choose_models(settings)
             for choice in chosen:
                 watching.note(choice)
@@ -145,13 +157,14 @@ def run_folder(
     return int(any(result.outcome is Outcome.FAILED for result in results))
 
 
-@contextmanager
-def _prompt_file(prompt: str) -> Iterator[Path]:
-    """A file with this prompt, as long as the run lasts: a clip is done or not by its content."""
-    with tempfile.TemporaryDirectory(prefix="frescod-") as folder:
-        file = Path(folder, "prompt.txt")
-        file.write_bytes(prompt.encode(errors="surrogateescape"))
-        yield file
+def _keep(kept: KeptPrompt, jobs: Sequence[Job], watching: Progress) -> None:
+    """Write the prompt where jobs have it; tell of those that have one of their own."""
+    own = [job.prompt_file for job in jobs if job.prompt_file != kept.file]
+    if own:
+        more = f" and {len(own) - 1} more: they go" if len(own) > 1 else ": it goes"
+        watching.note(f"{printable(own[0])}{more} before the prompt of --prompt or a job file")
+    if len(own) < len(jobs):
+        kept.write()
 
 
 def _open_store(output: Path, watching: Progress) -> JobStore:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from daemon.config import Layer, checked, merge
 from daemon.demo_clip import render_clip
 from daemon.fingerprints import fingerprints
+from daemon.job_store import JobStore
 from daemon.jobs import Job
 from daemon.one_shot import run_folder
 from daemon.output_folder import BusyError, held
@@ -110,15 +112,32 @@ def test_one_clip_with_a_prompt_of_the_command_line(
         run("rain")
     with pytest.raises(ModelsError, match="absent"):  # a.mp4 has not been done
         run("snow", only=None)
+    with pytest.raises(ConfigError, match=r"^b\.mp4: has no prompt: .*--prompt.* b\.txt in "):
+        run(None)
     capsys.readouterr()
-    assert run(None) == 0
-    error = capsys.readouterr().err
-    assert "b.mp4: no b.txt in" in error
-    assert "c.depth.mp4" not in error
     (clips / "a.mp4").unlink()
     (clips / "b.txt").write_text("snow")
     assert run("rain", only=None) == 0
-    assert "c.depth.mp4: control maps of no clip, left out" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "c.depth.mp4: control maps of no clip, left out" in error
+    assert f"{clips / 'b.txt'}: it goes before the prompt" in error
+
+
+def test_a_prompt_of_the_command_line_outlasts_the_run(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks a job up later, or does it again, finds the prompt; again, it is the same."""
+    (clips / "a.txt").unlink()
+    chosen = merge(Layer("test", {"devices": "cpu", "models.base": str(tmp_path / "absent")}))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ModelsError, match="absent"):
+            run_folder(clips, clips, Path("out"), chosen, prompt="caf\u00e9")
+        with closing(JobStore(tmp_path / "out/.frescod/jobs.sqlite")) as store:
+            (job,) = store.jobs()
+        assert job.prompt_file is not None
+        assert job.prompt_file.is_absolute()
+        assert job.prompt_file.read_text("utf-8") == "caf\u00e9"
 
 
 def test_prompt_too_long_for_the_text_encoder(

@@ -62,6 +62,18 @@ def test_order_yaml_then_presets_in_the_order_given_then_preview(tmp_path: Path)
     assert (settings.translation.strength, settings.translation.warmup_steps) == (0, 3)
 
 
+def test_prompts_are_read_as_published_whatever_config_toml_says(tmp_path: Path) -> None:
+    """It may list every key, and with YAML and preset comes how their authors wrote prompts."""
+    yaml, toml = tmp_path / "job.yaml", tmp_path / "my.toml"
+    toml.write_text("[prompts]\nsyntax = 'weights'\n[propagation]\nstill = 3\n")
+    yaml.write_text("seed: 1\n")
+    for sources in ({"base_config": yaml}, {"presets": ("published",)}):
+        settings, _ = gather_settings(toml, **sources)
+        assert settings.prompts.syntax == "literal"
+        settings, _ = gather_settings(toml, assignments=("prompts.syntax=weights",), **sources)
+        assert settings.prompts.syntax == "weights"
+
+
 def test_published_propagates_as_published() -> None:
     assert propagation_options(merge(*preset_layers(["published"]))) == (
         PropagationOptions.published()

@@ -24,7 +24,8 @@ folder a command is started in, or from `--config FILE`; `frescod serve` looks f
 
 1. the defaults below
 2. `config.toml`
-3. `--base-config YAML`, a job file of the published FRESCO ([what its keys become](from-fresco.md))
+3. `--base-config YAML`, a job file of the published FRESCO, whose prompts are read literally
+   ([what its keys become](from-fresco.md))
 4. `--preset NAME` in the order given, then `--preview`; see [presets](#presets)
 5. `--set KEY=VALUE`, then `--control-type`, `--devices` and `--seed`
 6. `<stem>.toml` beside a clip, for that clip: its `preset`, then its own keys
