@@ -82,6 +82,7 @@ class TestControlFiles:
             lambda: video.write_bytes(b"hed!"),
             lambda: (folder / "1.png").write_bytes(b"!"),
             lambda: (folder / "1.png").rename(folder / "7.png"),
+            lambda: (folder / "2.png").rename(folder / "3.png"),  # in the order as before
             lambda: (folder / "7.png").unlink(),
             lambda: (folder / "8.png").write_bytes(b""),
         ):

@@ -206,6 +206,19 @@ def test_one_clip_alone(tmp_path: Path) -> None:
     assert scan(tmp_path, tmp_path, tmp_path / "output", only="c.mp4").jobs == ()
 
 
+@pytest.mark.parametrize("holder", ["a.avi", "a.mp4", None])
+def test_one_clip_alone_has_the_name_that_it_has_among_all(
+    tmp_path: Path, holder: str | None
+) -> None:
+    """Its result would take the place of another one's, or not be found again."""
+    drop(tmp_path, "a.avi", "a.mp4", "a.txt")
+    if holder:
+        finish(tmp_path / "output/a", {"clip": {"file": holder}})
+    for name, clip in zip(names(tmp_path), ["a.avi", "a.mp4"], strict=True):
+        (job,) = scan(tmp_path, tmp_path, tmp_path / "output", only=clip).jobs
+        assert (job.clip.name, job.name) == (clip, name)
+
+
 def test_a_prompt_for_clips_without_one(tmp_path: Path) -> None:
     drop(tmp_path, "a.mp4", "a.txt", "b.mp4", "prompt")
     found = scan(tmp_path, tmp_path, tmp_path / "output", prompt=tmp_path / "prompt")

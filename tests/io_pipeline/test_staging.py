@@ -257,6 +257,32 @@ class TestFewerFrames:
         assert [path.name for path in publishing.root.iterdir()] == ["clip"]
         publishing.open(frames=new, fresh=True)
 
+    @pytest.mark.parametrize(
+        ("there", "new"), [("all", "keys"), ("all", "preview"), ("keys", "preview")]
+    )
+    def test_do_not_throw_away_what_is_half_made(
+        self, publishing: Publishing, there: str, new: str
+    ) -> None:
+        publishing.open(frames=there)
+        publishing.save(0)
+        folder = publishing.staging.folder
+        with pytest.raises(FrescodError, match=rf'clip: is half made, .*"{new}" asks') as caught:
+            publishing.staging.open({**IDENTITY, "settings": "0f0f"}, frames=new)
+        assert "--force" in str(caught.value)
+        assert publishing.open(frames=there) == progress("", "0")
+        publishing.open(frames=new, fresh=True)
+        assert publishing.open(frames=new) == NOTHING
+        assert (folder / "frames").read_text() == f"{new}\n"
+
+    @pytest.mark.parametrize("saved", [False, True])
+    def test_may_begin_where_nothing_is_lost(self, publishing: Publishing, saved: bool) -> None:
+        publishing.open(frames="preview" if saved else "all")
+        if saved:
+            publishing.save(0)
+        publishing.staging.open(
+            {**IDENTITY, "settings": "0f0f"}, frames="keys" if saved else "preview"
+        )
+
     @pytest.mark.parametrize(("there", "new"), [("preview", "keys"), ("keys", "all")])
     def test_are_replaced_by_more(self, publishing: Publishing, there: str, new: str) -> None:
         publishing(frames=there)
