@@ -11,11 +11,11 @@ from daemon.printable import printable
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError, ModelsError
 from fresco_core.flow.raft_weights import pull_raft_weights
-from fresco_core.flow.weights import choose_flow
+from fresco_core.flow.weights import FLOW
 from fresco_core.hub import PULL, PULL_COMMAND, HubError
 from fresco_core.model_files import fetch_models, missing_models, pull_models
 from fresco_core.model_set import check_models
-from fresco_core.saliency.weights import choose_saliency
+from fresco_core.saliency.weights import SALIENCY
 from io_pipeline.control_maps import DEFAULT_SOURCE, find_detector
 
 
@@ -62,10 +62,10 @@ def choose_models(settings: Settings) -> tuple[Settings, tuple[str, ...]]:
         ModelsError: weights of none that could be chosen.
     """
     told = []
-    for title, choose in (("flow", choose_flow), ("saliency", choose_saliency)):
-        section = getattr(settings, title)
+    for family in (FLOW, SALIENCY):
+        title, section = family.purpose, getattr(settings, family.purpose)
         if section.model == "auto":
-            choice = choose("auto", section.weights)
+            choice = family.choose("auto", section.weights)
             told.append(f"{title}: {choice.model}, {choice.why}")
             chosen = section.model_copy(update={"model": choice.model})
             settings = settings.model_copy(update={title: chosen})
@@ -80,8 +80,8 @@ def missing_weights(settings: Settings) -> list[str]:
         problems += _problem(check_models, **sources)
     for kind, source in zip(*detector_sources(settings).values(), strict=True):
         problems += _problem(find_detector, kind, source, offline=True)
-    problems += _problem(choose_flow, settings.flow.model, settings.flow.weights)
-    problems += _problem(choose_saliency, settings.saliency.model, settings.saliency.weights)
+    problems += _problem(FLOW.choose, settings.flow.model, settings.flow.weights)
+    problems += _problem(SALIENCY.choose, settings.saliency.model, settings.saliency.weights)
     return problems
 
 

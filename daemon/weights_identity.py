@@ -9,9 +9,9 @@ from daemon.settings import Settings
 from daemon.weights import detector_sources, model_sources
 from fresco_core import hub
 from fresco_core.adapter_files import EmbeddingSource, LoraSource
-from fresco_core.flow.weights import choose_flow
+from fresco_core.flow.weights import FLOW
 from fresco_core.model_files import DEFAULT_BASE_CONFIG
-from fresco_core.saliency.weights import choose_saliency
+from fresco_core.saliency.weights import SALIENCY
 from io_pipeline.control_maps import DEFAULT_SOURCE, find_detector
 
 
@@ -47,12 +47,10 @@ def _named(settings: Settings) -> Iterator[tuple[str, str]]:
         if Path(source or DEFAULT_SOURCE).expanduser().exists():
             source = str(find_detector(kind, source, offline=True))  # its folder may hold others
         yield f"detector {i}", source or DEFAULT_SOURCE
-    for title, choice in (
-        ("flow", choose_flow(settings.flow.model, settings.flow.weights)),
-        ("saliency", choose_saliency(settings.saliency.model, settings.saliency.weights)),
-    ):
-        if choice.weights is not None:
-            yield title, str(choice.weights)
+    for family in (FLOW, SALIENCY):
+        section = getattr(settings, family.purpose)
+        if (path := family.choose(section.model, section.weights).weights) is not None:
+            yield family.purpose, str(path)
     if settings.propagation.engine == "ebsynth":
         program = str(Path(settings.propagation.program).expanduser())
         yield "program", shutil.which(program) or program

@@ -40,7 +40,7 @@ def load_flow(
 
     Args:
         model: ``"dis"`` (OpenCV, on the CPU, no weights), ``"raft"`` (torchvision's RAFT large) or
-            ``"gmflow"``; what ``"auto"`` means is told by `fresco_core.flow.weights.choose_flow`.
+            ``"gmflow"``; what ``"auto"`` means is told by `fresco_core.flow.weights.FLOW`.
         weights: a ``.pth`` or ``.safetensors`` state dict; None takes the file of the published
             name from torch's hub cache. DIS has none.
         device: where the network runs and where results are put.
@@ -52,11 +52,11 @@ def load_flow(
     from fresco_core.flow.dis import DisFlow
     from fresco_core.flow.gmflow import GmflowFlow
     from fresco_core.flow.raft import RaftFlow
-    from fresco_core.flow.weights import find_flow_weights
+    from fresco_core.flow.weights import FLOW
 
     if model == "gmflow":
         return GmflowFlow.load(weights, device)
     if model == "raft":
         return RaftFlow.load(weights, device)
-    find_flow_weights(model, weights)  # refuses any but DIS, and weights for that
+    FLOW.find(model, weights)  # refuses any but DIS, and weights for that
     return DisFlow(device)

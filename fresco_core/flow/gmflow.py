@@ -1,6 +1,6 @@
 """GMFlow (Xu et al., CVPR 2022) as a flow model.
 
-Shape legend: N pairs of frames, H rows, W columns.
+Shape legend: H rows, W columns.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fresco_core.flow.gmflow_network import STRIDE, WINDOWS, GmflowNetwork, GmflowWidths
 from fresco_core.flow.padding import Padding
-from fresco_core.flow.weights import find_flow_weights
+from fresco_core.flow.pairs import PairFlow
+from fresco_core.flow.weights import FLOW
 from fresco_core.network_files import GMFLOW
 from fresco_core.state_dict import load_network
 
@@ -19,8 +20,8 @@ _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 
 
-class GmflowFlow:
-    """GMFlow; each pair is computed by itself, so neither results nor memory depend on N."""
+class GmflowFlow(PairFlow):
+    """GMFlow on both directions of a pair."""
 
     name = "gmflow"
 
@@ -42,23 +43,13 @@ class GmflowFlow:
         Raises:
             ModelsError: the file is missing, damaged or holds another network.
         """
-        path = find_flow_weights("gmflow", weights)
+        path = FLOW.find("gmflow", weights)
         assert path is not None
         remedy = "name GMFlow's weights, or choose flow model raft or dis"
         return cls(load_network(path, _build, GMFLOW, remedy), device)
 
-    @torch.no_grad()
-    def __call__(self, first_N3HW: Tensor, second_N3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`fresco_core.flow.FlowModel`."""
-        forward: list[Tensor] = []
-        backward: list[Tensor] = []
-        for first_3HW, second_3HW in zip(first_N3HW, second_N3HW, strict=True):
-            flows_22HW = self._both_ways(torch.stack([first_3HW, second_3HW]))
-            forward.append(flows_22HW[0])
-            backward.append(flows_22HW[1])
-        return torch.stack(forward), torch.stack(backward)
-
-    def _both_ways(self, pair_23HW: Tensor) -> Tensor:
+    def both_ways(self, pair_23HW: Tensor) -> Tensor:
+        """See :class:`fresco_core.flow.pairs.PairFlow`."""
         rows, columns = pair_23HW.shape[-2:]
         padding = Padding(rows, columns, multiple=STRIDE * WINDOWS)
         frames_23HW = pair_23HW.to(self._device, torch.float32) / 255

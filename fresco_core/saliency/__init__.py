@@ -39,7 +39,7 @@ def load_saliency(
 
     Args:
         model: ``"egnet"`` (a network) or ``"motion"`` (what moves unlike the camera; no weights);
-            what ``"auto"`` means is told by `fresco_core.saliency.weights.choose_saliency`.
+            what ``"auto"`` means is told by `fresco_core.saliency.weights.SALIENCY`.
         weights: for EGNet, a ``.pth`` or ``.safetensors`` state dict; None takes the file of the
             usual name from torch's hub cache. Motion has none.
         device: where the network runs.
@@ -50,9 +50,9 @@ def load_saliency(
     """
     from fresco_core.saliency.egnet import EgnetSaliency
     from fresco_core.saliency.motion import MotionSaliency
-    from fresco_core.saliency.weights import find_saliency_weights
+    from fresco_core.saliency.weights import SALIENCY
 
     if model == "egnet":
         return EgnetSaliency.load(weights, device)
-    find_saliency_weights(model, weights)  # refuses any but motion, and weights for that
+    SALIENCY.find(model, weights)  # refuses any but motion, and weights for that
     return MotionSaliency()

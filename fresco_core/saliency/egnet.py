@@ -11,7 +11,7 @@ from torch import Tensor
 from fresco_core.correspondence import scale_down
 from fresco_core.network_files import EGNET
 from fresco_core.saliency.egnet_network import EgnetNetwork, EgnetWidths
-from fresco_core.saliency.weights import find_saliency_weights
+from fresco_core.saliency.weights import SALIENCY
 from fresco_core.state_dict import load_network
 
 # The mean of blue, green and red, which the published method takes from red, green and blue.
@@ -42,7 +42,7 @@ class EgnetSaliency:
         Raises:
             ModelsError: the file is missing, damaged or holds another network.
         """
-        path = find_saliency_weights("egnet", weights)
+        path = SALIENCY.find("egnet", weights)
         assert path is not None
         remedy = "name the weights of EGNet's ResNet form, or choose saliency model motion"
         return cls(load_network(path, _build, EGNET, remedy), device)

@@ -17,7 +17,8 @@ from fresco_core.flow import FlowModel, gmflow_network, load_flow
 from fresco_core.flow.dis import DisFlow
 from fresco_core.flow.raft import RaftFlow
 from fresco_core.flow.raft_weights import URL, cached_raft_weights
-from fresco_core.flow.weights import GMFLOW_FILE, FlowChoice, choose_flow
+from fresco_core.flow.weights import FLOW, GMFLOW_FILE
+from fresco_core.network_choice import NetworkChoice
 from tests.fresco_core.small_networks import egnet_state, gmflow_state, save_weights
 
 
@@ -277,15 +278,15 @@ class TestChoice:
     def test_auto_takes_the_best_whose_weights_are_there(
         self, home: Path, raft_state: dict[str, Tensor]
     ) -> None:
-        found = choose_flow("auto")
+        found = FLOW.choose("auto")
         assert (found.model, found.weights) == ("dis", None)
         assert str(home / GMFLOW_FILE) in found.why
         raft = save_weights(cached_raft_weights(), raft_state)
-        found = choose_flow("auto", "")
+        found = FLOW.choose("auto", "")
         assert (found.model, str(found.weights)) == ("raft", raft)
         assert raft in found.why
         gmflow = save_weights(home / GMFLOW_FILE, gmflow_state(), "model", old=True)
-        found = choose_flow("auto")
+        found = FLOW.choose("auto")
         assert (found.model, str(found.weights)) == ("gmflow", gmflow)
         assert load_flow(found.model, str(found.weights)).name == "gmflow"
 
@@ -294,32 +295,32 @@ class TestChoice:
     ) -> None:
         for state, model in ((gmflow_state(), "gmflow"), (raft_state, "raft")):
             path = save_weights(tmp_path / "x.safetensors", state)
-            found = choose_flow("auto", path)
+            found = FLOW.choose("auto", path)
             assert (found.model, str(found.weights)) == (model, path)
         path = save_weights(tmp_path / "x.pth", egnet_state())
         with pytest.raises(ModelsError, match=r"x\.pth holds EGNet, not GMFlow or torchvision"):
-            choose_flow("auto", path)
+            FLOW.choose("auto", path)
         with pytest.raises(ModelsError, match=r"none\.pth not found: correct the path"):
-            choose_flow("auto", str(tmp_path / "none.pth"))
+            FLOW.choose("auto", str(tmp_path / "none.pth"))
 
     def test_a_damaged_file_in_the_usual_place_is_told_of(self, home: Path) -> None:
         home.mkdir(parents=True)
         (home / GMFLOW_FILE).write_bytes(b"half a download")
         with pytest.raises(ModelsError, match=f"{GMFLOW_FILE} is damaged"):
-            choose_flow("auto")
+            FLOW.choose("auto")
 
     def test_a_named_model_is_checked_only(self, home: Path, tmp_path: Path) -> None:
-        assert choose_flow("dis") == FlowChoice("dis", None)
+        assert FLOW.choose("dis") == NetworkChoice("dis", None)
         path = save_weights(tmp_path / "x.pth", gmflow_state())
-        assert choose_flow("gmflow", path) == FlowChoice("gmflow", Path(path))
+        assert FLOW.choose("gmflow", path) == NetworkChoice("gmflow", Path(path))
         with pytest.raises(ModelsError, match=f"{GMFLOW_FILE} not found: put the published file"):
-            choose_flow("gmflow")
+            FLOW.choose("gmflow")
         with pytest.raises(ModelsError, match="holds GMFlow, not torchvision's RAFT large"):
             load_flow("raft", path)
         with pytest.raises(ConfigError, match="dis takes no weights"):
-            choose_flow("dis", path)
+            FLOW.choose("dis", path)
         with pytest.raises(ConfigError, match="choose one of gmflow, raft, dis"):
-            choose_flow("pwc")
+            FLOW.choose("pwc")
 
     def test_weights_of_another_form_of_gmflow_are_refused(self, tmp_path: Path) -> None:
         state = gmflow_state()

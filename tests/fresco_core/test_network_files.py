@@ -107,10 +107,10 @@ def test_networks_are_told_and_chosen_without_torch(tmp_path: Path) -> None:
     saliency = save_weights(tmp_path / "saliency.pth", egnet_state(), old=True)
     program = f"""
 import sys
-from fresco_core.flow.weights import choose_flow
-from fresco_core.saliency.weights import choose_saliency
-assert choose_flow("auto", {flow!r}).model == "gmflow"
-assert choose_saliency("auto", {saliency!r}).model == "egnet"
+from fresco_core.flow.weights import FLOW
+from fresco_core.saliency.weights import SALIENCY
+assert FLOW.choose("auto", {flow!r}).model == "gmflow"
+assert SALIENCY.choose("auto", {saliency!r}).model == "egnet"
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -5,9 +5,10 @@ import torch
 
 from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.flow import load_flow
+from fresco_core.network_choice import NetworkChoice
 from fresco_core.saliency import load_saliency
 from fresco_core.saliency.motion import motion_saliency, nearest_flows
-from fresco_core.saliency.weights import EGNET_FILE, SaliencyChoice, choose_saliency
+from fresco_core.saliency.weights import EGNET_FILE, SALIENCY
 from fresco_core.smoothing import background_map
 from tests.fresco_core.scenes import panning, texture
 from tests.fresco_core.small_networks import egnet_state, gmflow_state, save_weights
@@ -109,17 +110,17 @@ def test_egnets_weights_decide(tmp_path: Path, name: str):
 def test_auto_takes_egnet_where_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     usual = tmp_path / "torch" / "hub" / "checkpoints" / EGNET_FILE
-    found = choose_saliency("auto", "")
+    found = SALIENCY.choose("auto", "")
     assert (found.model, found.weights) == ("motion", None)
     assert str(usual) in found.why
     save_weights(usual, egnet_state(), old=True)
-    found = choose_saliency("auto")
+    found = SALIENCY.choose("auto")
     assert (found.model, found.weights) == ("egnet", usual)
     assert load_saliency("egnet").name == "egnet"
     path = save_weights(tmp_path / "mine.safetensors", egnet_state())
-    assert choose_saliency("auto", path).weights == Path(path)
-    assert choose_saliency("egnet", path) == SaliencyChoice("egnet", Path(path))
-    assert choose_saliency("motion") == SaliencyChoice("motion", None)
+    assert SALIENCY.choose("auto", path).weights == Path(path)
+    assert SALIENCY.choose("egnet", path) == NetworkChoice("egnet", Path(path))
+    assert SALIENCY.choose("motion") == NetworkChoice("motion", None)
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -127,10 +128,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ModelsError, match=f"{EGNET_FILE} not found: put the published file there"):
         load_saliency("egnet")
     with pytest.raises(ModelsError, match=r"none\.pth not found: correct the path"):
-        choose_saliency("auto", str(tmp_path / "none.pth"))
+        SALIENCY.choose("auto", str(tmp_path / "none.pth"))
     path = save_weights(tmp_path / "x.pth", gmflow_state())
     with pytest.raises(ModelsError, match=r"x\.pth holds GMFlow, not EGNet"):
-        choose_saliency("auto", path)
+        SALIENCY.choose("auto", path)
     with pytest.raises(ConfigError, match="motion takes no weights"):
         load_saliency("motion", path)
     with pytest.raises(ConfigError, match="choose one of egnet, motion"):
