@@ -17,6 +17,7 @@ from daemon.settings import Settings
 from fresco_core.errors import ConfigError
 
 WARMUP, STRENGTH = "translation.warmup_steps", "translation.strength"
+CONTROL_TYPE, CONTROLNET = "control.type", "models.controlnet"
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ def merge(*layers: Layer) -> Settings:
     """
     values: dict[str, Any] = {}
     source: dict[str, str] = {}
+    named_for = Settings()  # a ControlNet
     for layer in layers:
         if WARMUP in layer.values and STRENGTH not in layer.values:
             values.pop(STRENGTH, None)  # two ways to say one thing: the last one said counts
@@ -164,10 +166,32 @@ def merge(*layers: Layer) -> Settings:
             if model in values and layer.values.get(model, values[model]) != values[model]:
                 values.pop(weights, None)  # they are the other model's
         values.update(layer.values)
+        if CONTROLNET in layer.values:
+            named_for = _tree(values)
         source.update(dict.fromkeys(layer.values, layer.source))
     settings = _tree(values)
+    _check_controlnet(settings, source, named_for)
     _check_together(settings, source)
     return settings
+
+
+def _check_controlnet(settings: Settings, source: Mapping[str, str], named_for: Settings) -> None:
+    """Refuse a ControlNet for another kind of control maps: what it would see means nothing to it.
+
+    ``named_for``: the settings as they were where it was named.
+    """
+    networks, kinds = settings.models.controlnet, settings.control.type
+    if settings.control.enabled and any(networks) and named_for.control.type != kinds:
+        raise ConfigError(
+            f"{CONTROL_TYPE} = {_kinds(kinds)} ({source[CONTROL_TYPE]}) does not go with "
+            f"{CONTROLNET} = {_kinds(networks)} ({source[CONTROLNET]}), which was named for "
+            f'{_kinds(named_for.control.type)}: name another one where the kind is, or "" for the '
+            "usual one"
+        )
+
+
+def _kinds(values: tuple[str, ...]) -> str:
+    return json.dumps(values[0] if len(values) == 1 else list(values), ensure_ascii=False)
 
 
 def _check_together(settings: Settings, source: Mapping[str, str]) -> None:

@@ -27,6 +27,24 @@ class TestPrecedence:
         assert settings.translation.seed == 3  # --set
         assert settings.control.type == ("depth",)  # --control-type
 
+    def test_another_kind_of_control_maps_than_the_controlnet_was_named_for(
+        self, tmp_path: Path
+    ) -> None:
+        (toml := tmp_path / "my.toml").write_text("[models]\ncontrolnet = 'my/net'\n")
+        (yaml := tmp_path / "job.yaml").write_text("controlnet_type: canny\n")
+        for options in ({"control_type": "depth"}, {"base_config": yaml}):
+            with pytest.raises(
+                ConfigError,
+                match=r'\) does not go with models\.controlnet = "my/net" \(.*my\.toml\), '
+                r'which was named for "hed": name another one where the kind is',
+            ):
+                gather_settings(toml, **options)
+        for value in ("", "my/depth"):
+            named = (f"models.controlnet={value}",)
+            settings, _ = gather_settings(toml, yaml, named, "depth")
+            assert settings.models.controlnet == (value,)
+        assert gather_settings(toml, control_type="hed")[0].models.controlnet == ("my/net",)
+
     def test_an_option_beats_set(self) -> None:
         settings, _ = gather_settings(None, None, ("translation.seed=3",), seed=4)
         assert settings.translation.seed == 4
