@@ -199,5 +199,5 @@ def children() -> list[int]:
 
 
 if __name__ == "__main__":  # as a process of its own, that can be killed
-    folder, jobs, faults = pickle.loads(Path(sys.argv[1]).read_bytes())
-    Rig(folder).run(*jobs, faults=faults)
+    folder, jobs, faults, values = pickle.loads(Path(sys.argv[1]).read_bytes())
+    Rig(folder).run(*jobs, faults=faults, **values)

@@ -1,7 +1,8 @@
 """Stages for runs of the whole pipeline: real clips, blocks and result folders, no networks.
 
 Translating and propagating invert the picture, so that every frame of a result tells which frame
-of the clip it was. A run is disturbed by faults: things that a worker does when it comes to a named
+of the clip it was; where prompts are by time or control maps given, in its lowest bits also with
+which. A run is disturbed by faults: things that a worker does when it comes to a named
 event, such as ``translate a 1`` (job ``a``, window 1). All events are written down in
 ``events.txt``, a line each; ``done`` is added where a task is done.
 
@@ -11,6 +12,7 @@ Workers import this module: it imports nothing of the supervisor's.
 import fcntl
 import os
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +159,13 @@ class WatchedHandler:
         return result
 
 
+def _mark(task: TranslateWindow, block: Block, key: int) -> int:
+    """A small number that says which prompt and which control maps a key frame was made with."""
+    text = f"{task.prompt.at(task.window.key_numbers[key])}\0{task.prompt.negative}"
+    maps = block["controls"][task.maps[key], key].tobytes() if task.maps else b""
+    return zlib.crc32(text.encode() + maps) % 16
+
+
 @dataclass(frozen=True)
 class DeviceStage:
     """Translates by inverting. The carry counts the windows before, and has to be right."""
@@ -193,6 +202,9 @@ class Device:
                 block["controls"][BY_DEVICE, key] = 77
         offsets = list(window.key_offsets)
         block["keys"][1:] = 255 - block["frames"][offsets]
+        if task.prompt.timed or window.given:
+            for key in range(len(offsets)):
+                block["keys"][1 + key] ^= _mark(task, block, key)
         block["carry_latents"][:] = window.index + 1
         control = block["controls"][task.maps[-1], -1].copy() if window.controls else None
         self._last = task.job, window.index, block["keys"][-1].copy(), control

@@ -5,16 +5,20 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import cv2
+import numpy as np
 import pytest
 
 from daemon import workshop
 from daemon.devices import DeviceError
-from daemon.jobs import Outcome
+from daemon.jobs import Job, Outcome
 from fresco_core.errors import ClipError
+from io_pipeline.control_source import ControlFile
 from io_pipeline.worker import FatalError
 from io_pipeline.writing import DiskFullError
 from tests.conftest import ROOT
@@ -218,14 +222,19 @@ def test_a_cancelled_run_is_continued(rig: Rig, undisturbed: dict[str, bytes]) -
     assert len(rig.events("step 0 of translate a 0")) == 1
 
 
-@pytest.mark.parametrize("event", ["step 1 of translate a 1", "save a 1", "publish a 1", "join a"])
-def test_the_supervisor_is_killed(rig: Rig, undisturbed: dict[str, bytes], event: str) -> None:
-    job = rig.job()
+def run_and_die(rig: Rig, job: Job, *faults: Fault, **values: Any) -> None:
+    """A run in a process of its own, which one of the faults kills."""
     plan = rig.folder / "plan.pickle"
-    plan.write_bytes(pickle.dumps((rig.folder, [job], [Fault(event, kill_supervisor)])))
+    plan.write_bytes(pickle.dumps((rig.folder, [job], faults, values)))
     run = subprocess.run([sys.executable, "-m", "tests.daemon.rig", plan], cwd=ROOT)
     assert run.returncode == -9
     time.sleep(0.1)
+
+
+@pytest.mark.parametrize("event", ["step 1 of translate a 1", "save a 1", "publish a 1", "join a"])
+def test_the_supervisor_is_killed(rig: Rig, undisturbed: dict[str, bytes], event: str) -> None:
+    job = rig.job()
+    run_and_die(rig, job, Fault(event, kill_supervisor))
     before = rig.events()
     rig.forget_events()
     (result,) = rig.run(job)
@@ -237,3 +246,51 @@ def test_the_supervisor_is_killed(rig: Rig, undisturbed: dict[str, bytes], event
             assert f"translate a {index}" not in after
         if f"publish a {index} done" in before:
             assert not any(line.endswith(f"a {index}") for line in after)
+
+
+class TestKeyFramesWithAllThereIs:
+    """Prompts by time, several ControlNets, one with maps of its own."""
+
+    VALUES: ClassVar[dict[str, Any]] = {
+        "control__type": ["canny", "depth"],
+        "control__device": "cpu",
+        "models__controlnet": ["one", "two"],
+    }
+
+    def job(self, rig: Rig) -> Job:
+        job = rig.job(prompt="a car\n[0-6] day\n[9-] night\nNegative prompt: rain")
+        folder = rig.folder / "a.depth"
+        folder.mkdir()
+        for number in range(18):
+            cv2.imwrite(str(folder / f"{number}.png"), np.full((64, 96), 10 * number, np.uint8))
+        return replace(job, control_files=(ControlFile("depth", folder),))
+
+    def undisturbed(self, folder: Path, **values: Any) -> dict[str, bytes]:
+        folder.mkdir()
+        rig = Rig(folder)
+        (result,) = rig.run(self.job(rig), **values)
+        assert result.reason == ""
+        return rig.pictures()
+
+    def test_the_supervisor_is_killed(self, rig: Rig) -> None:
+        values = {**self.VALUES, "output__frames": "keys"}
+        job = self.job(rig)
+        saved = partial(wait_for, rig.folder, "save a 0 done", 1)
+        faults = (
+            Fault("step 0 of translate a 1", saved),
+            Fault("step 1 of translate a 1", kill_supervisor),
+        )
+        run_and_die(rig, job, *faults, **values)
+        (result,) = rig.run(job, **values)
+        assert result.reason == ""
+        assert len(rig.events("step 0 of translate a 0")) == 1
+        assert rig.pictures() == self.undisturbed(rig.folder / "other", **values)
+
+    def test_a_device_is_killed_in_a_preview(self, rig: Rig) -> None:
+        values = {**self.VALUES, "output__frames": "preview"}
+        (result,) = rig.run(
+            self.job(rig), faults=[Fault("step 1 of translate a 0", kill)], **values
+        )
+        assert result.reason == ""
+        assert len(rig.events("step 0 of translate a 0")) == 2
+        assert rig.pictures() == self.undisturbed(rig.folder / "other", **values)

@@ -344,6 +344,36 @@ class TestPromptsByTime:
         ]
         assert carried == [("a road, dusk", "a road, dusk"), ("a road, dusk", "a road, night")]
 
+    def test_are_the_same_for_another_process(
+        self, translator: FrescoTranslator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Also those of the key frames that it carries over, which it has not translated itself."""
+        prompt = Prompt("a road", None, (TimedText(0, 0, "dusk"), TimedText(5, None, "night")))
+        seen: list[tuple[str, ...]] = []
+        translate = FrescoTranslator.translate
+
+        def see(self: FrescoTranslator, batch: KeyFrameBatch, carry: Any, *rest: Any) -> Any:
+            seen.append((*(carry.prompts if carry else ()), *batch.prompts))
+            return translate(self, batch, carry, *rest)
+
+        monkeypatch.setattr(FrescoTranslator, "translate", see)
+        pictures = []
+        for disturbed in (False, True):
+            handler, file = Translate(translator, maps_of), None
+            for window in cut_clip((0, 2, 4, 5), 3):
+                if disturbed:
+                    handler = Translate(translator, maps_of)
+                block = read(window, FRAMES)
+                task = replace(task_of(window, file=file), prompt=prompt)
+                translated = handler(task, (block,), Reports())
+                assert translated is not None
+                file = saved(tmp_path / str(disturbed), window, block, translated)
+                pictures.append(block["keys"].tobytes())
+        assert seen[:2] == seen[2:]
+        assert seen[0] == ("a road, dusk", "a road")
+        assert seen[1] == ("a road, dusk", "a road", "a road", "a road, night")
+        assert pictures[:2] == pictures[2:]
+
     def test_those_too_long_are_told_of_where_they_come_first(
         self, translator: FrescoTranslator
     ) -> None:
