@@ -99,13 +99,30 @@ def read_base_config(path: Path) -> BaseConfig:
     )
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: of two values one would count silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:
+                problem = f"{key.value} is in line {lines[key.value]} already: remove one of both"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return dict(super().construct_mapping(node, deep))
+
+
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.load(path.read_bytes(), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{path}: not a job file: {line}{error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split()).replace(' in "<byte string>",', "")
+        raise ConfigError(f"{path}: not a YAML file: {text}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -5,11 +5,12 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import click
+from pydantic import BeforeValidator
 
-from daemon.config import Layer, checked, merge, read_toml
+from daemon.config import Layer, checked, keys, merge, read_toml
 from daemon.presets import PRESETS, PREVIEW, preset_layers
 from daemon.settings import Settings
 from fresco_core.errors import ModelsError
@@ -17,6 +18,13 @@ from fresco_core.errors import ModelsError
 PULL = "frescod models pull"  # as in messages about missing weights
 SYSTEM_CONFIG = Path("/etc/frescod/config.toml")
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Keys that hold a list: whether one value may be written as such.
+LISTS = {
+    key: any(isinstance(each, BeforeValidator) for each in field.metadata)
+    for key, field in keys()
+    if get_origin(field.annotation) is tuple
+}
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -152,18 +160,23 @@ def pull_command(
 def assignment(text: str) -> tuple[str, Any]:
     """Key and value of ``key=value``; the value is text, unless it is quoted or a list.
 
+    The text of a key that holds a list is a list with commas between.
+
     Raises:
-        click.BadParameter: it is not of that form.
+        click.BadParameter: it is not of that form, or names presets.
     """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
         raise click.BadParameter(f"{text!r} is not of the form key=value", param_hint="--set")
-    value = value.strip()
+    if key == "preset":
+        raise click.BadParameter("presets have an option: --preset NAME", param_hint="--set")
     if value.startswith(("[", '"', "'")):
         try:
-            return key.strip(), tomllib.loads(f"value = {value}")["value"]
+            return key, tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             raise click.BadParameter(
                 f"{text!r}: the value is not TOML", param_hint="--set"
             ) from None
-    return key.strip(), value
+    if key in LISTS and ("," in value or not LISTS[key]):
+        return key, [part.strip() for part in value.split(",")] if value else []
+    return key, value

@@ -182,13 +182,21 @@ def test_value_of_another_type_is_refused(tmp_path: Path, line: str, allowed: st
     assert f"job.yaml: {line.replace(':', ' =')} is not allowed: give {allowed}" in message
 
 
+def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "seed: 1\nprompt: a\nseed: 2\n").endswith(
+        "job.yaml: not a job file: line 3: seed is in line 1 already: remove one of both"
+    )
+    assert "line 1: b is in line 1 already" in refusal(tmp_path, "{a: {b: 1, b: 1}}")
+
+
 @pytest.mark.parametrize(
-    "text", ["a: [1", "- 1\n- 2\n", "!!python/object/apply:os.getcwd []", "\x00"]
+    "text", ["? [1]\n: 2", "a: [1", "- 1\n- 2\n", "!!python/object/apply:os.getcwd []", "\x00"]
 )
 def test_not_a_job_file(tmp_path: Path, text: str) -> None:
     message = refusal(tmp_path, text)
     assert "job.yaml: " in message
     assert "\n" not in message
+    assert "byte string" not in message
 
 
 def test_empty_file_changes_only_how_prompts_are_read(tmp_path: Path) -> None:

@@ -64,6 +64,14 @@ class TestSet:
             ("control.type=hed,depth", "control", "type", ("hed", "depth")),
             ('control.type=["depth"]', "control", "type", ("depth",)),
             ('models.loras=["a.safetensors:0.8"]', "models", "loras", ("a.safetensors:0.8",)),
+            ("models.loras=a.safetensors:0.8", "models", "loras", ("a.safetensors:0.8",)),
+            ("models.loras=a:0.8, b", "models", "loras", ("a:0.8", "b")),
+            ("models.loras=", "models", "loras", ()),
+            ("constraints.optimized_levels=0,1", "constraints", "optimized_levels", (0, 1)),
+            ("constraints.optimized_levels=2", "constraints", "optimized_levels", (2,)),
+            ("propagation.poisson_weights=1,2,.5", "propagation", "poisson_weights", (1, 2, 0.5)),
+            ("control.source=a", "control", "source", ("a",)),
+            ('control.source="a,b"', "control", "source", ("a,b",)),
             ("models.controlnet=a", "models", "controlnet", ("a",)),
             ("output.comparison=false", "output", "comparison", False),
             ("constraints.optimized_levels=[0, 1]", "constraints", "optimized_levels", (0, 1)),
@@ -77,15 +85,29 @@ class TestSet:
         settings, _ = gather_settings(None, None, (text,))
         assert getattr(getattr(settings, section), name) == value
 
+    def test_one_of_several_is_the_usual_one(self) -> None:
+        settings, _ = gather_settings(None, None, ("models.controlnet=,a",), "hed,depth")
+        assert settings.models.controlnet == ("", "a")
+
     def test_unknown_key(self) -> None:
         with pytest.raises(
             ConfigError, match=r"command line: .*did you mean key_frames\.batch_size"
         ):
             gather_settings(None, None, ("batch_size=6",))
 
-    @pytest.mark.parametrize("text", ["novalue", "=5", "constraints.optimized_levels=[0"])
-    def test_no_assignment_is_wrong_usage(self, text: str) -> None:
-        assert CliRunner().invoke(cli, ["check-config", "--set", text]).exit_code == 2
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("novalue", "is not of the form"),
+            ("=5", "is not of the form"),
+            ("constraints.optimized_levels=[0", "is not TOML"),
+            ("preset=sim2real", "--preset NAME"),
+        ],
+    )
+    def test_no_assignment_is_wrong_usage(self, text: str, told: str) -> None:
+        result = CliRunner().invoke(cli, ["check-config", "--set", text])
+        assert result.exit_code == 2
+        assert told in result.output
 
 
 class TestOptions:
