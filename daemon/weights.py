@@ -65,7 +65,10 @@ def choose_models(settings: Settings) -> tuple[Settings, tuple[str, ...]]:
     for family in (FLOW, SALIENCY):
         title, section = family.purpose, getattr(settings, family.purpose)
         if section.model == "auto":
-            choice = family.choose("auto", section.weights)
+            try:
+                choice = family.choose("auto", section.weights)
+            except ModelsError as error:  # with everything else that is missing
+                raise ModelsError(missing_message(missing_weights(settings))) from error
             told.append(f"{title}: {choice.model}, {choice.why}")
             chosen = section.model_copy(update={"model": choice.model})
             settings = settings.model_copy(update={title: chosen})

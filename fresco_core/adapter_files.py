@@ -130,7 +130,7 @@ def locate_file(source: str, kind: FileKind, offline: bool) -> Path:
         if name in names if name else _has_any(names, kind):
             return _whole(cached / (name or kind.choose(names, source)), kind)
     if offline:
-        raise ModelsError(f"{kind.title} {source} is not on this machine: {hub.PULL}")
+        raise ModelsError(f"{kind.title} {source} {hub.absence(source)}: {hub.PULL}")
     return fetch_file(source, kind)
 
 

@@ -68,10 +68,19 @@ class _Scales:
             described = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
         try:
             self._described = dict(json.loads(described))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ModelsError(f"LoRA {path} has damaged metadata: fetch it again") from error
+        self._path = path
 
     def __call__(self, layer: LoraLayer) -> float:
+        try:
+            return self._scale(layer)
+        except (AttributeError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+            raise ModelsError(
+                f"LoRA {self._path} has no number as alpha of {layer.name}: fetch it again"
+            ) from error
+
+    def _scale(self, layer: LoraLayer) -> float:
         rank = self._factors[layer.down].shape[0]
         if layer.alpha in self._factors:
             return float(self._factors[layer.alpha]) / rank

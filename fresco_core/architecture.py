@@ -22,7 +22,9 @@ def check_base(place: Path, config_folder: Path) -> dict[str, Any]:
             f"inpainting or editing?): {SD15}"
         )
     width = unet.get("cross_attention_dim", 1280)
-    if "XL" in kind or text.get("hidden_size") != width:
+    if "XL" in kind:
+        raise ModelsError(f"base model {place} is Stable Diffusion XL: {SD15}")
+    if text.get("hidden_size") != width:
         raise ModelsError(
             f"base model {place}: its text encoder ({text.get('hidden_size')} wide) and UNet "
             f"({width}) do not make a pair: {SD15}"
@@ -42,6 +44,8 @@ def _check_original_layout(place: Path, shapes: Shapes, unet: dict[str, Any]) ->
     first = shapes.get(f"{prefix}0.0.weight")
     words = shapes.get(f"{prefix}1.1.transformer_blocks.0.attn2.to_k.weight")
     text = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
+    if any(name.startswith("conditioner.embedders.1.") for name in shapes):
+        raise ModelsError(f"base model {place} is Stable Diffusion XL: {SD15}")
     if first is None or words is None or text not in shapes:
         raise ModelsError(
             f"base model {place} is not laid out like a Stable Diffusion 1.5 file: {SD15}"

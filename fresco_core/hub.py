@@ -20,7 +20,7 @@ class HubError(ModelsError):
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(
-            f"{what} is not on this machine and the hub does not give it ({reason}): "
+            f"{what} {absence(what)} and the hub does not give it ({reason}): "
             f"{PULL}, or give a local path"
         )
         self.reason = reason
@@ -30,6 +30,14 @@ def is_hub_id(source: str) -> bool:
     """Whether ``source`` has the form ``owner/name`` and is no file's name."""
     is_file_name = Path(source).suffix in {".safetensors", ".ckpt", ".bin", ".pt", ".pth"}
     return not is_file_name and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None
+
+
+def absence(source: str) -> str:
+    """That a hub id, which precedes it, is not there; it may have been meant for a path."""
+    folder = source.partition("/")[0]
+    if Path(folder).is_dir():
+        return f"is not on this machine (neither in the folder {folder} here nor from the hub)"
+    return "is not on this machine"
 
 
 def cached_folder(repository: str) -> Path | None:

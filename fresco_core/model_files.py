@@ -190,7 +190,7 @@ def locate(source: str, kind: Kind, offline: bool) -> Path:
     if cached is not None and not kind.missing(file_names(cached)):
         return _complete(cached, kind, hub.PULL)
     if offline:
-        raise ModelsError(f"{kind.title} {source} is not on this machine: {hub.PULL}")
+        raise ModelsError(f"{kind.title} {source} {hub.absence(source)}: {hub.PULL}")
     return _fetch(source, kind)
 
 

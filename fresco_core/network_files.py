@@ -27,6 +27,7 @@ _MARKS = {
     "a Stable Diffusion checkpoint": ("model.diffusion_model.input_blocks.0.0.weight",),
     "a Stable Diffusion UNet": ("time_embedding.linear_1.weight", "conv_in.weight"),
     "a VAE": ("decoder.conv_in.weight", "encoder.conv_in.weight"),
+    "a MiDaS depth network": ("pretrained.model.cls_token", "scratch.refinenet1.out_conv.weight"),
     "a HED detector": ("block1.convs.0.weight", "block5.projection.weight"),
     "a ResNet for classification": ("layer4.0.conv1.weight", "fc.weight"),
 }

@@ -6,7 +6,6 @@ from pickle import UnpicklingError
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -36,12 +35,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelsError(
             f"{path} holds more than weights: use a plain state dict or .safetensors"
         ) from error
-    except (SafetensorError, OSError, EOFError, ValueError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged pickles make their reader fail in any way
         raise ModelsError(f"{path} is damaged or no state dict: fetch it again") from error
     for wrapper in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+    ):
         raise ModelsError(f"{path} is damaged or no state dict: fetch it again")
     if all(name.startswith("module.") for name in found):
         return {name.removeprefix("module."): tensor for name, tensor in found.items()}

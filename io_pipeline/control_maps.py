@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fresco_core import hub
 from fresco_core.errors import ModelsError
+from fresco_core.network_files import network_in
 from io_pipeline.options import MapOptions
 
 if TYPE_CHECKING:  # canny and the places of weights can be had without torch
@@ -163,7 +164,8 @@ def find_detector(kind: Kind, source: str | None = None, *, offline: bool = Fals
         return hub.fetch_file(repository, name)
     cached = hub.cached_file(repository, name)
     if cached is None:
-        raise ModelsError(f"{kind} detector {repository}/{name} is not on this machine: {hub.PULL}")
+        absence = hub.absence(repository)
+        raise ModelsError(f"{kind} detector {repository}/{name} {absence}: {hub.PULL}")
     return cached
 
 
@@ -232,9 +234,11 @@ def _load(kind: Kind, path: Path, device: str) -> Network:
         except ImportError:
             raise
         except Exception as error:
+            held = network_in(path)  # raises where it is damaged
             reason = " ".join(str(error).split())[:160]
             raise ModelsError(
-                f"{path} is damaged or no weights of the {kind} detector: fetch it again ({reason})"
+                f"{path} holds {held or 'an unknown network'}, which is not that of the {kind} "
+                f"detector: give the file {WEIGHTS[kind]} ({reason})"
             ) from error
     loaded: Network = network.to(device).requires_grad_(False)
     return loaded

@@ -155,6 +155,18 @@ class TestChooseModels:
         with pytest.raises(ModelsError, match=r"x\.pth holds an unknown network"):
             choose_models(settings(flow__weights=str(tmp_path / "x.pth")))
 
+    def test_whatever_else_is_missing_is_named_at_once(self, tmp_path: Path) -> None:
+        wrong = settings(
+            flow__weights=str(tmp_path / "x.pth"),
+            saliency__weights=str(tmp_path / "y.pth"),
+            models__base="/absent",
+        )
+        with pytest.raises(ModelsError) as caught:
+            choose_models(wrong)
+        message = str(caught.value)
+        assert all(name in message for name in ("x.pth", "y.pth", "/absent"))
+        assert message.endswith(PULL)
+
 
 def test_models_that_do_not_fit_are_refused_before_any_is_loaded(tmp_path: Path) -> None:
     base, controlnet = make_tiny_model(tmp_path / "model")

@@ -1,6 +1,7 @@
 """LoRAs: every published format, every layer, and what does not fit."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fresco_core.adapters import fuse_loras
 from fresco_core.errors import ModelsError
 from fresco_core.lora_layers import lora_layers
 from fresco_core.model_set import check_models
@@ -167,6 +169,26 @@ def test_numbers_that_peft_keeps_beside_the_tensors_count(
     assert torch.allclose(unet_state(changed)[name], old + change(old, 0, scale), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ("[1]", "damaged metadata"),
+        ("null", "damaged metadata"),
+        ("{", "damaged metadata"),
+        ('{"unet.lora_alpha": "x"}', "no number as alpha of down_blocks_0_"),
+        ('{"unet.lora_alpha": [1]}', "no number as alpha"),
+        ('{"unet.alpha_pattern": [1]}', "no number as alpha"),
+    ],
+)
+def test_metadata_that_is_none_of_pefts_is_refused(
+    plain: DiffusionModels, tmp_path: Path, described: str, message: str
+) -> None:
+    path = write(tmp_path / "lora.safetensors", plain, "peft", text_layers=())
+    save_file(load_file(path), path, {"lora_adapter_metadata": described})
+    with pytest.raises(ModelsError, match=rf"lora\.safetensors has {message}"):
+        fuse_loras(deepcopy(plain.unet), plain.text_encoder, [(path, 1.0)])
+
+
 def down(width: int) -> Tensor:
     return torch.zeros(RANK, width)
 
@@ -206,6 +228,17 @@ WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
     "half of it": (
         {"lora_unet_time_embedding_linear_1.lora_down.weight": down(16)},
         "lacks lora_unet_time_embedding_linear_1.lora_up.weight: fetch it again",
+    ),
+    "a factor of one dimension": (
+        {
+            "lora_unet_time_embedding_linear_1.lora_down.weight": torch.zeros(RANK),
+            "lora_unet_time_embedding_linear_1.lora_up.weight": torch.zeros(64),
+        },
+        r"by factors of shape \(2,\) and \(64,\), the base model's is \(64, 16\)",
+    ),
+    "an attention's factor of one dimension": (
+        {f"lora_unet_down_blocks_1_{_ATTENTION}_attn2_to_k.lora_down.weight": torch.zeros(RANK)},
+        "has text width None, the base model 32",
     ),
     "shape": (
         {

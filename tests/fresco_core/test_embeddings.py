@@ -1,6 +1,7 @@
 """Textual inversion: words of one vector and of several, in every published format."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,6 +53,13 @@ def test_words_are_whole_words(models: DiffusionModels, tiny: tuple[Path, Path])
     assert torch.equal(embed(models, "a dog in cardiff"), embed(plain, "a dog in cardiff"))
     assert torch.equal(embed(models, "a car, day"), embed(models, "a EasyNegative, day"))
     assert not torch.allclose(embed(models, "a car"), embed(plain, "a car"), atol=0.01)
+
+
+def test_letters_that_only_look_alike_without_their_case_are_other_words() -> None:
+    tokenizer = SimpleNamespace(get_added_vocab=lambda: {"<rain#0>": 0})
+    dotted_capital, without_dot = "RA\u0130N", "ra\u0131n"
+    text = expand(tokenizer, f"{dotted_capital}, {without_dot}, RAIN")
+    assert text == f"{dotted_capital}, {without_dot}, <rain#0>"
 
 
 def test_embeddings_have_weights_as_words_do(models: DiffusionModels) -> None:

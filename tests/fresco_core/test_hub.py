@@ -21,6 +21,18 @@ def test_a_path_that_does_not_exist_is_named(source: str, no_network: None) -> N
 
 
 @pytest.mark.parametrize("offline", [True, False])
+def test_a_mistyped_path_that_looks_like_a_hub_id(
+    fake_cache: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ModelsError, match="neither in the folder models here nor from the hub"):
+        load_diffusion_models("models/my-modle", offline=offline)
+    problem = missing_models("a/b", loras=("models/night/a.safetensors",))[1]
+    assert "neither in the folder models here" in problem
+
+
+@pytest.mark.parametrize("offline", [True, False])
 def test_a_hub_model_not_in_the_cache_names_the_command_that_fetches_it(
     tiny: tuple[Path, Path], fake_cache: dict[str, Path], offline: bool
 ) -> None:

@@ -1,5 +1,6 @@
 """State dicts as training scripts leave them."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,22 @@ def test_wrappers_and_prefixes_are_taken_off(
 
 
 def test_only_state_dicts_are_read(tmp_path: Path) -> None:
-    for content in ({"a": 1}, [torch.zeros(1)], {"model": {"a": 1}}, torch.zeros(1)):
+    tensor = torch.zeros(1)
+    for content in ({"a": 1}, [tensor], {"model": {"a": 1}}, tensor, {1: tensor}, {None: tensor}):
         torch.save(content, tmp_path / "x.pth")
-        with pytest.raises(ModelsError, match="no state dict"):
+        with pytest.raises(ModelsError, match=r"x\.pth is damaged or no state dict"):
             read_state_dict(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("pickled", [b"h\x05.", b"0.", b"]s.", b"\x80\x02K\x01Q."])
+def test_whatever_a_broken_pickle_does(tmp_path: Path, pickled: bytes) -> None:
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/byteorder", "little")
+    with pytest.raises(ModelsError, match=r"x\.pth"):
+        read_state_dict(path)
 
 
 def test_a_network_has_the_files_weights_in_float32(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from fresco_core import hub
 from fresco_core.errors import ModelsError
+from fresco_core.network_files import network_in
 from io_pipeline import control_maps
 from io_pipeline.control_maps import (
     WEIGHTS,
@@ -24,6 +25,7 @@ from io_pipeline.control_maps import (
     load_detectors,
 )
 from io_pipeline.options import MapOptions
+from tests.fresco_core.small_networks import gmflow_state, save_weights
 
 
 def picture(rows: int, columns: int) -> np.ndarray:
@@ -116,6 +118,7 @@ def depth_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_depth_has_the_frames_size_and_the_whole_range(depth_folder: Path) -> None:
+    assert network_in(depth_folder / WEIGHTS["depth"]) == "a MiDaS depth network"
     draw = load_detector("depth", source=str(depth_folder))
     depth = draw(picture(64, 100), MapOptions())
     assert depth.shape == (64, 100)
@@ -195,8 +198,13 @@ def test_damaged_and_foreign_weights_are_refused(hed_folder: Path, tmp_path: Pat
     whole = (hed_folder / WEIGHTS["hed"]).read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[:1000])
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    for name in ("cut.pth", "other.pth"):
-        with pytest.raises(ModelsError, match=rf"{name} is damaged or no weights of the hed"):
+    save_weights(tmp_path / "flow.pth", gmflow_state())
+    for name, message in (
+        ("cut.pth", "is damaged"),
+        ("other.pth", "holds an unknown network, which is not that of the hed detector"),
+        ("flow.pth", r"holds GMFlow.*give the file ControlNetHED\.pth"),
+    ):
+        with pytest.raises(ModelsError, match=rf"{name} {message}"):
             load_detector("hed", source=str(tmp_path / name))
 
 
