@@ -22,7 +22,7 @@ from daemon.folder_scan import CLIP_SUFFIXES, PROMPT_SUFFIX, SETTINGS_SUFFIX, Ig
 from daemon.job_settings import PRESET, PRIORITY, job_settings
 from daemon.printable import printable
 from daemon.settings import Settings
-from fresco_core.errors import ClipError, FrescodError
+from fresco_core.errors import ClipError, ConfigError, FrescodError
 from io_pipeline.control_source import control_name
 from io_pipeline.prompt import MAX_BYTES, read_prompt
 from io_pipeline.regular_file import open_regular
@@ -30,6 +30,7 @@ from io_pipeline.regular_file import open_regular
 # The daemon may be another user; the folder says who gets that far.
 _MODE = 0o644
 _PIECE = 1 << 20
+_OPTION = "--set"
 _TEMPORARY = ".submit-"
 _ABANDONED_SECONDS = 86400.0
 
@@ -80,9 +81,12 @@ class Submission:
                     raise SubmitError(str(error).replace(f"{folder}/", "")) from error
                 _check_text(file.name, self.prompt.decode("utf-8-sig"))
             if (sidecar := self.sidecar()) is not None:
-                file = Path(folder, Path(self.name).stem + SETTINGS_SUFFIX)
+                file = Path(folder, _OPTION)  # as messages name it
                 file.write_bytes(sidecar)
-                job_settings(settings, file)
+                try:
+                    job_settings(settings, file)
+                except ClipError as error:
+                    raise ConfigError(str(error)) from error
 
     def sidecar(self) -> bytes | None:
         """The clip's settings file; None where it needs none.
@@ -91,7 +95,7 @@ class Submission:
             ConfigError: an unknown key or a bad value.
         """
         values = dict(self.values)
-        checked(Layer("--set", values, typed=False))
+        checked(Layer(_OPTION, values, typed=False))
         lines = [] if self.priority is None else [f"{PRIORITY} = {self.priority}"]
         if self.presets:
             lines.append(f"{PRESET} = {json.dumps(list(self.presets))}")

@@ -318,7 +318,8 @@ class TestSubmit:
             (("--prompt", "x", "--priority", "5000"), 2),
             (("--prompt", ""), 1),
             (("--prompt", "x", "--name", "../../d.mp4"), 1),
-            (("--prompt", "x", "--set", "models.base=x"), 1),
+            (("--prompt", "x", "--set", "models.base=x"), 78),
+            (("--prompt", "x", "--set", "preset=stylize"), 2),
             (("--prompt", "x", "--set", "translation.sed=5"), 78),
         ],
     )

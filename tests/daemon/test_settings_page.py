@@ -33,7 +33,8 @@ folder a command is started in, or from `--config FILE`; `frescod serve` looks f
 A value in `--set` is text, or TOML where it begins with a quote or a bracket; a list may be text
 with commas between: `--set translation.seed=7`, `--set control.type=hed,depth`,
 `--set models.loras=night.safetensors:0.8`, `--set 'models.loras=["with, comma.safetensors"]'`.
-Unknown keys are refused with the nearest name, bad values with what is allowed; the exit code is 78.
+Unknown keys are refused with the nearest name, bad values with what is allowed; the exit code is
+78.
 
 A clip's own file may have the keys marked *yes*, and beside them `priority = N` (-1000 to 1000; the
 higher are taken first) and `preset = "NAME"`, or a list of names. What is not marked is loaded once

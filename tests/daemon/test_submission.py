@@ -231,7 +231,8 @@ class TestCheck:
         [
             ("translation.sed", "5", "did you mean translation.seed?"),
             ("translation.seed", "x", "--set: translation.seed = "),
-            ("models.base", "x/y", "cannot be set for one clip"),
+            ("models.base", "x/y", "--set: models.base cannot be set for one clip"),
+            ("key_frames.min_interval", "9", "key_frames.min_interval = 9 (--set) does not go"),
             ("translation.warmup_steps", "99", "does not go with"),
         ],
     )
