@@ -85,6 +85,8 @@ def read_base_config(path: Path) -> BaseConfig:
             raise ConfigError(f"{path}: {key}: no such key; did you mean {near[0]}?")
     values = dict(AS_PUBLISHED)
     for key, value in content.items():
+        if key == "sod_path" and _needs_no(path, content, key):
+            continue
         values.update(_settings(path, key, value))
     texts = {key: _text(path, key, content.get(key)) for key in OF_CLIP}
     named = [key for key, text in texts.items() if text]
@@ -151,6 +153,12 @@ def _settings(path: Path, key: str, value: Any) -> Iterator[tuple[str, Any]]:
         if not isinstance(value, bool):
             raise ConfigError(f"{path}: {_told(key, value)} is not allowed: give true or false")
         yield "output.frames", "all" if value else "keys"
+
+
+def _needs_no(path: Path, content: Mapping[str, Any], key: str) -> bool:
+    """Whether the saliency weights that are named may be absent, as they are: none are used."""
+    file = _text(path, key, content[key])
+    return content.get("use_salinecy") is False and not Path(file).expanduser().is_file()
 
 
 def _text(path: Path, key: str, value: Any) -> str:

@@ -72,6 +72,16 @@ def test_an_empty_path_says_nothing(tmp_path: Path, line: str) -> None:
     assert read(tmp_path, line) == (EMPTY, ())
 
 
+def test_saliency_weights_may_be_absent_where_none_are_used(tmp_path: Path) -> None:
+    weights = tmp_path / "resnet.pth"
+    text = f"use_salinecy: false\nsod_path: {weights}\n"
+    assert read(tmp_path, text)[0].saliency == Settings().saliency
+    assert read(tmp_path, text.replace("false", "true"))[0].saliency.weights == str(weights)
+    weights.touch()  # they count for a clip that is smoothed after all
+    assert read(tmp_path, text)[0].saliency.weights == str(weights)
+    assert "sod_path = 5 is not allowed" in refusal(tmp_path, "use_salinecy: false\nsod_path: 5")
+
+
 def test_the_clip_a_file_was_written_for(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("file_path: ./in/a.mp4\nsave_path: ./out/a/\nprompt: 'a car, '\n")
