@@ -17,7 +17,6 @@ from daemon.folder_scan import (
     best_match,
     control_of,
     is_clip,
-    natural_order,
     stem_of,
     suffix_of,
 )
@@ -27,6 +26,7 @@ from daemon.printable import printable
 from daemon.settings import Inbox as InboxSettings
 from fresco_core.errors import ClipError
 from io_pipeline.control_source import ControlFile, control_name
+from io_pipeline.natural_order import natural_order
 
 PORTION = 500  # groups told at once, so that thousands take little memory and keep nobody waiting
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daemon.jobs import Job
 from io_pipeline.control_source import VIDEO_SUFFIXES, ControlFile, control_name
+from io_pipeline.natural_order import natural_order
 
 CLIP_SUFFIXES = VIDEO_SUFFIXES
 PROMPT_SUFFIX = ".txt"
@@ -152,13 +153,6 @@ def _entries(folder: Path, suffixes: frozenset[str]) -> list[Path]:
 
 
 # --- names ---------------------------------------------------------------------------------------
-
-
-def natural_order(name: str) -> tuple[list[int | str], str]:
-    """Sort key in which numbers count by value, so that ``clip2`` comes before ``clip10``."""
-    parts = re.split("([0-9]+)", name.casefold())
-    # Text and numbers alternate, so a number is never compared with text.
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def suffix_of(name: str) -> str:

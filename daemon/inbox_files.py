@@ -16,7 +16,6 @@ from daemon.folder_scan import (
     Ignored,
     composed,
     control_of,
-    natural_order,
     stem_of,
     suffix_of,
 )
@@ -24,6 +23,7 @@ from daemon.open_for_writing import any_open_for_writing, open_for_writing
 from daemon.printable import printable
 from daemon.settings import Inbox as InboxSettings
 from io_pipeline.control_source import control_name
+from io_pipeline.natural_order import natural_order
 
 SUFFIXES = CLIP_SUFFIXES | {PROMPT_SUFFIX, SETTINGS_SUFFIX}
 PORTION = 500  # files sorted at once

@@ -4,7 +4,6 @@ Legend: K new key frames of a window, M ControlNets, H x W size of a map, C = 3 
 """
 
 import os
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fresco_core.errors import ClipError
 from fresco_core.keyframes import resize_frame
+from io_pipeline.natural_order import natural_order
 from io_pipeline.plan import ClipPlan, ControlPictures, ControlSource, ControlVideo
 from io_pipeline.regular_file import open_regular
 from io_pipeline.video import ClipReader, Engine, scan_clip
@@ -57,7 +57,8 @@ def scan_control(
         return ControlVideo(info)
     try:
         with os.scandir(path) as entries:
-            names = sorted((entry.name for entry in entries if _is_picture(entry.name)), key=_order)
+            pictures = (entry.name for entry in entries if _is_picture(entry.name))
+            names = sorted(pictures, key=natural_order)
     except OSError as error:
         raise ClipError(f"{path}: cannot be read: {error.strerror}") from error
     _check_count(path, len(names), plan)
@@ -168,12 +169,6 @@ def _check_size(path: Path, size: tuple[int, ...], plan: ClipPlan) -> None:
 
 def _is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
-
-
-def _order(name: str) -> tuple[list[int | str], str]:
-    """Numbers count by value, so that ``2.png`` comes before ``10.png``."""
-    parts = re.split("([0-9]+)", name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def _read_picture(path: Path, max_pixels: int) -> Array:

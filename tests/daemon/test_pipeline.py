@@ -114,10 +114,11 @@ class TestResult:
             assert all(number <= total for number, total in steps if total is not None), name
 
     def test_every_window_goes_once_through_every_step(self, done: Rig) -> None:
-        windows = range(3)
         for step in ("translate", "save", "publish"):
-            events = [f"{step} a {index}" for index in windows]
-            assert [e for e in done.events(step) if not e.endswith("done")] == events
+            events = [e for e in done.events(step) if not e.endswith("done")]
+            if step != "translate":  # the pool's processes take them side by side
+                events.sort()
+            assert events == [f"{step} a {index}" for index in range(3)]
         assert len(done.events("load ")) == 1  # the device, and no checkpoint
 
     def test_the_fewest_processes(self, done: Rig) -> None:
