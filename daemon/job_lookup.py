@@ -1,7 +1,7 @@
 """Which job a user means: by its number, or by its clip's name."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from daemon.printable import printable
@@ -36,11 +36,15 @@ def spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([name, _ESCAPE.sub(unescaped, name)]))
 
 
-def find_job(jobs: Jobs, name: str) -> dict[str, Any]:
+def find_job(
+    jobs: Jobs, name: str, tell: Callable[[str], object] = lambda text: None
+) -> dict[str, Any]:
     """The job of a number, a clip's name or a clip's stem; a number goes first.
 
+    Of several jobs of one clip it is the newest; ``tell`` gets a line on the others.
+
     Raises:
-        LookupFailed: none is meant, or one of several.
+        LookupFailed: none is meant, or one of several clips'.
     """
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 18 else None
     if number is not None:
@@ -54,9 +58,18 @@ def find_job(jobs: Jobs, name: str) -> dict[str, Any]:
         raise LookupFailed(
             f"{printable(name)}: no such job and no clip of that name: `frescod jobs` lists them"
         )
-    if len(found) > 1:
-        numbers = ", ".join(str(job["id"]) for job in found[:10]) + ", …" * (len(found) > 10)
+    newest: dict[str, Mapping[str, Any]] = {}
+    for job in found:
+        newest.setdefault(job["clip"], job)
+    if len(newest) > 1:
+        numbers = _numbers([*newest.values()])
         raise LookupFailed(
             f"{printable(name)}: may be any of the jobs {numbers}: give the number of one"
         )
+    if len(found) > 1:
+        tell(f"the newest job of this clip; before it: {_numbers(found[1:])}")
     return dict(found[0])
+
+
+def _numbers(jobs: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(job["id"]) for job in jobs[:10]) + ", …" * (len(jobs) > 10)

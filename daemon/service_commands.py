@@ -193,8 +193,8 @@ def jobs(daemon: Daemon, state: str | None, limit: int, as_json: bool) -> None:
 @click.argument("job")
 @json_option
 def show(daemon: Daemon, job: str, as_json: bool) -> None:
-    """Show one job. JOB is its number, or its clip's name where only one job has it."""
-    found = daemon.look(lambda jobs: find_job(jobs, job))
+    """Show one job. JOB is its number, or its clip's name: of several the newest."""
+    found = daemon.look(lambda jobs: find_job(jobs, job, lambda text: click.echo(text, err=True)))
     if as_json:
         return _print_json(found)
     from daemon.status_view import job_view, make_console
@@ -221,7 +221,7 @@ def retry(daemon: Daemon, jobs: Sequence[str], failed: bool) -> int:
 @daemon_options
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 def cancel(daemon: Daemon, jobs: Sequence[str]) -> int:
-    """End jobs. JOB is a number, or a clip's name where only one job has it."""
+    """End jobs. JOB is a number, or a clip's name: of several the newest."""
     return _each(daemon, jobs, daemon.client.cancel)
 
 

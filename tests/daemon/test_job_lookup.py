@@ -39,9 +39,20 @@ def test_not_found(name: str) -> None:
         find_job(Jobs(), name)
 
 
-def test_several_are_named() -> None:
-    with pytest.raises(LookupFailed, match="jobs 3, 1: give the number"):
+def test_several_clips_are_named_by_their_newest_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLIPS, 13, "/in/a.mp4")  # done again
+    with pytest.raises(LookupFailed, match="jobs 13, 3: give the number"):
         find_job(Jobs(), "a")
+
+
+def test_of_one_clip_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (13, 14):
+        monkeypatch.setitem(CLIPS, number, "/in/b.mp4")
+    told: list[str] = []
+    assert find_job(Jobs(), "b", told.append)["id"] == 14
+    assert told == ["the newest job of this clip; before it: 13, 2"]
+    assert find_job(Jobs(), "a.mov", told.append)["id"] == 3
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("name", ["a", "é 😀.mp4", "a\udcff\n\x1b.mp4", "a\U000e0001", r"\\\a", ""])
