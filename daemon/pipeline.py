@@ -178,7 +178,8 @@ class Pipeline:
             clip.prompt.check(clip.plan.key_numbers, printable(clip.job.prompt_file))
             output = clip.settings.output.model_dump(exclude={"folder"})
             clip.encoding = Encoding.of(clip.plan, **output)
-            for warning in clip.plan.info.warnings:
+            unheard = clip.prompt.warnings(clip.plan.key_numbers, clip.plan.info.frame_count - 1)
+            for warning in (*clip.plan.info.warnings, *unheard):
                 self.workshop.warn(clip, warning)
             for window in windows(
                 clip.plan,

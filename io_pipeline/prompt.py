@@ -8,7 +8,7 @@ the negative one, which is the same for all frames.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,17 @@ class TimedText:
     first: int
     last: int | None
     text: str
+
+    @property
+    def frames(self) -> str:
+        """As a prompt file has them.
+
+        >>> [TimedText(*each, "dusk").frames for each in ((0, 90), (91, None), (4, 4))]
+        ['[0-90]', '[91-]', '[4]']
+        """
+        if self.first == self.last:
+            return f"[{self.first}]"
+        return f"[{self.first}-{'' if self.last is None else self.last}]"
 
     def covers(self, frame: int) -> bool:
         """Whether it is said of this frame."""
@@ -65,6 +76,24 @@ class Prompt:
                 "without frames, which is for all of them"
             )
         return joined
+
+    def warnings(self, keys: Sequence[int], last: int) -> tuple[str, ...]:
+        """What of ``timed`` does nothing, or reaches beyond the clip's ``last`` frame.
+
+        ``keys``: the key frames, in order, up to the last that is translated.
+        """
+        found = []
+        for timed in self.timed:
+            if max(timed.first, timed.last or 0) > last:
+                found.append(f"prompt: {timed.frames} goes beyond the clip's last frame, {last}")
+            elif timed.first <= keys[-1] and not any(map(timed.covers, keys)):
+                before = max(key for key in keys if key < timed.first)
+                after = min(key for key in keys if key > timed.first)
+                found.append(
+                    f"prompt: {timed.frames} has no key frame and changes nothing: the nearest are "
+                    f"{before} and {after}"
+                )
+        return tuple(found)
 
     def check(self, frames: Iterable[int], name: str) -> None:
         """Raise ClipError, which begins with ``name``, where one of these frames has no prompt."""

@@ -14,7 +14,7 @@ def test_every_key_frame_needs_a_text(tmp_path: Path) -> None:
     assert result.reason.startswith(f"{job.prompt_file}: prompt has no text for frame 8: ")
     assert not rig.events("step")
 
-    job.prompt_file.write_text("[0-7] day\n[8-] night")
+    job.prompt_file.write_text("[0-7] day\n[8-] night\n[9-11] rain\n[17-18] snow")
     (result,) = rig.run(job)
     assert result.outcome is Outcome.DONE, result.reason
     assert rig.manifest()["prompt"] == {
@@ -23,5 +23,11 @@ def test_every_key_frame_needs_a_text(tmp_path: Path) -> None:
         "timed": [
             {"first": 0, "last": 7, "text": "day"},
             {"first": 8, "last": None, "text": "night"},
+            {"first": 9, "last": 11, "text": "rain"},
+            {"first": 17, "last": 18, "text": "snow"},
         ],
     }
+    assert [text for text in rig.watcher.warnings if "seen" not in text] == [
+        "a.mp4: prompt: [9-11] has no key frame and changes nothing: the nearest are 8 and 12",
+        "a.mp4: prompt: [17-18] goes beyond the clip's last frame, 17",
+    ]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fresco_core.errors import ClipError
-from io_pipeline.prompt import MAX_BYTES, Prompt, TimedText, read_prompt
+from io_pipeline.prompt import MAX_BYTES, Prompt, TimedText, parse_prompt, read_prompt
 
 
 def read(tmp_path: Path, content: bytes) -> Prompt:
@@ -145,3 +145,30 @@ class TestByTime:
         with pytest.raises(ClipError, match=r"^a\.txt: prompt has no text for frame 6"):
             prompt.check((0, 4, 6, 7), "a.txt")
         Prompt("a city", timed=prompt.timed).check((6,), "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("[0-90] dusk", ()),
+        ("[30-] dusk", ()),
+        ("[40-99] dusk", ()),
+        ("[40] dusk", ()),
+        ("[0-100] dusk", ("prompt: [0-100] goes beyond the clip's last frame, 99",)),
+        ("[100-] dusk", ("prompt: [100-] goes beyond the clip's last frame, 99",)),
+        ("[-500] dusk", ("prompt: [0-500] goes beyond the clip's last frame, 99",)),
+        (
+            "[41-79] dusk",
+            ("prompt: [41-79] has no key frame and changes nothing: the nearest are 40 and 80",),
+        ),
+        (
+            "[7] dusk",
+            ("prompt: [7] has no key frame and changes nothing: the nearest are 0 and 40",),
+        ),
+        # That is not said of frames after the last one that is translated, as in a preview.
+        ("[93-95] dusk", ()),
+    ],
+)
+def test_what_does_nothing_is_told(line: str, found: tuple[str, ...]) -> None:
+    prompt = parse_prompt(f"a road\n{line}".encode(), "a.txt")
+    assert prompt.warnings((0, 40, 80, 90), 99) == found
