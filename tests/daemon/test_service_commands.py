@@ -65,7 +65,9 @@ def left(folder: Path) -> None:
 
 def frescod(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
-    command = [sys.executable, "-m", "daemon", *arguments]
+    # Whoever has started the tests in the background has Ctrl-C ignored, and so would the command.
+    code = "from signal import *; signal(SIGINT, default_int_handler); import daemon.__main__"
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, env=environment, **options)
 
 
