@@ -6,7 +6,7 @@ Shapes: V vectors of an embedding, D channels of the text encoder.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +67,36 @@ def add_embeddings(
 
 def expand(tokenizer: Any, text: str) -> str:
     """A prompt with each embedding's word replaced by the tokens of its vectors."""
+    vectors = _vectors(tokenizer)
+    if not vectors:
+        return text
+    # Some letters match without their case and are others all the same: İ and i.
+    return _any_of(vectors).sub(
+        lambda found: " ".join(vectors.get(found[0].casefold(), (found[0],))), text
+    )
+
+
+def unused_words(tokenizer: Any, *texts: str) -> list[str]:
+    """The words of embeddings that are in none of some prompts."""
+    words = _vectors(tokenizer)
+    if not words:
+        return []
+    used = {found.casefold() for text in texts for found in _any_of(words).findall(text)}
+    return [word for word in words if word not in used]
+
+
+def _vectors(tokenizer: Any) -> dict[str, list[str]]:
+    """Tokens of each word, in order."""
     vectors: dict[str, list[str]] = {}
     for token in sorted(tokenizer.get_added_vocab(), key=len):
         if match := _TOKEN.fullmatch(token):
             vectors.setdefault(match[1], []).append(token)
-    if not vectors:
-        return text
-    words = "|".join(re.escape(word) for word in sorted(vectors, key=len, reverse=True))
-    return re.sub(
-        rf"(?<!\w)(?:{words})(?!\w)",
-        # Some letters match without their case and are others all the same: İ and i.
-        lambda found: " ".join(vectors.get(found[0].casefold(), (found[0],))),
-        text,
-        flags=re.IGNORECASE,
-    )
+    return vectors
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)", re.IGNORECASE)
 
 
 def read_embedding(path: Path) -> tuple[str | None, Tensor]:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 LIGHTEST, HEAVIEST = 0.0, 2.0  # beyond, nothing is left of a picture
 STRONGER = 1.1
+MOST_WARNINGS = 3
 MOST_FRAGMENTS = 64  # those lighter than 1 cost a pass of the text encoder each
 
 _MARKS = re.compile(
     r"\\([()\[\]\\])|(?P<open>[(\[])|(?P<close>[)\]])"
     r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
 )
+# At the end of a group: a colon and what looks as if it were to be a weight.
+_MEANT = re.compile(r":(?:\S{1,20}|\s*[+-]?\d\S{0,20})$")
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,22 @@ def read_weights(prompt: str) -> tuple[Fragment, ...]:
     Weights are held within `LIGHTEST` and `HEAVIEST`; what follows the first `MOST_FRAGMENTS`
     weighs 1. A prompt without marks is one fragment.
     """
+    pieces, groups, _ = _read(prompt)
+    return _merged(pieces, _multiplied(groups, len(pieces)))
+
+
+def weight_warnings(prompt: str) -> list[str]:
+    """What in brackets was probably meant for a weight and does not count as one; a few of it."""
+    return _read(prompt)[2][:MOST_WARNINGS]
+
+
+def _read(prompt: str) -> tuple[list[str], dict[int, tuple[int, float]], list[str]]:
+    """Pieces of text; groups of these by their first piece: end and factor; warnings."""
+    warnings: list[str] = []
     pieces: list[str] = []
     opened: list[int] = []  # pieces that are an opening bracket, until it is closed
     waiting = {"(": 0, "[": 0}
-    groups: dict[int, tuple[int, float]] = {}  # by first piece: end and factor
+    groups: dict[int, tuple[int, float]] = {}
     position = 0
     for mark in _MARKS.finditer(prompt):
         pieces.append(prompt[position : mark.start()])
@@ -57,8 +72,15 @@ def read_weights(prompt: str) -> tuple[Fragment, ...]:
         pieces[begin] = ""
         factor = 1 / STRONGER if partner == "[" else STRONGER
         groups[begin] = len(pieces), float(mark["weight"] or factor)
+        if not LIGHTEST <= groups[begin][1] <= HEAVIEST:
+            warnings.append(
+                f"weight {mark['weight']} is not within {LIGHTEST:g} and {HEAVIEST:g}: the nearer "
+                "of both counts"
+            )
+        elif mark["weight"] is None and (meant := _MEANT.search(pieces[-1])):
+            warnings.append(f"{meant[0]!r} at the end of brackets is no weight: read as text")
     pieces.append(prompt[position:])
-    return _merged(pieces, _multiplied(groups, len(pieces)))
+    return pieces, groups, warnings
 
 
 def _multiplied(groups: dict[int, tuple[int, float]], count: int) -> list[float]:

@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 from fresco_core.batch import Carry, KeyFrameBatch, Translation
 from fresco_core.errors import NoPictureError
 from fresco_core.keyframes import Batch, batch_key_frames
-from fresco_core.prompts import cut_off, effective_prompts
 from fresco_core.translator import FrescoTranslator, Step
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
 from io_pipeline.control_maps import DrawMaps
 from io_pipeline.prompt import Prompt
+from io_pipeline.prompt_warnings import idle_words, misread_weights, prompt_warnings
 from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
 from io_pipeline.window import BY_DEVICE, Window
 from io_pipeline.worker import FatalError, OutOfDeviceMemory, Report
 
 # Frame pairs given to the flow model at once; bounds its memory on long windows.
 FLOW_PAIRS = 8
-# Characters of a prompt that are quoted where it was cut.
-QUOTED = 300
 
 _BROKEN = re.compile("CUDA error|cuDNN error|CUDNN_STATUS|CUBLAS_STATUS")
 
@@ -69,6 +67,7 @@ class Translate:
         self._translator = translator
         self._detectors = detectors
         self._last: tuple[TranslateWindow, Before] | None = None
+        self._told: set[str] = set()
 
     @property
     def memory(self) -> int | None:
@@ -100,6 +99,8 @@ class Translate:
         if task.options != self._translator.options:
             self._translator = self._translator.with_options(task.options)
         warnings = [*prompt_warnings(self._translator, *_new_prompts(task))]
+        if window.index == 0:
+            warnings += [*misread_weights(self._translator, task.prompt), *self._idle(task.prompt)]
         self._draw_maps(task, block, report)
         before = self._before(task)
         if before is not None:
@@ -138,6 +139,12 @@ class Translate:
             self._find_flows(window, block, report)
         self._last = task, Before(carry, block["keys"][-1].copy())
         return Translated(batches, carry.prompts, tuple(warnings))
+
+    def _idle(self, prompt: Prompt) -> list[str]:
+        """Of embeddings that a clip does not use; once of each, others may well do without it."""
+        idle = [word for word in idle_words(self._translator, prompt) if word not in self._told]
+        self._told.update(idle)
+        return [f"embedding {word!r}: no prompt of this clip has this word" for word in idle]
 
     def _translate_batch(
         self, batch: KeyFrameBatch, carry: Carry | None, on_step: Callable[[Step], None]
@@ -216,12 +223,6 @@ def cut(window: Window, batch_size: int) -> tuple[Batch, ...]:
     return tuple(batch for batch in batches if batch.new)
 
 
-def prompt_warnings(translator: FrescoTranslator, *prompts: Prompt) -> tuple[str, ...]:
-    """What of prompts the text encoder will not see."""
-    found = (warning for prompt in prompts for warning in _cut_off(translator, prompt))
-    return tuple(dict.fromkeys(found))
-
-
 def _new_prompts(task: TranslateWindow) -> list[Prompt]:
     """The prompts of a window's key frames, without those of the key frames it carries over."""
     window, prompt = task.window, task.prompt
@@ -230,30 +231,6 @@ def _new_prompts(task: TranslateWindow) -> list[Prompt]:
         for number in (0, window.first_frame):
             texts.pop(prompt.at(number), None)
     return [Prompt(text, prompt.negative) for text in texts]
-
-
-def _cut_off(translator: FrescoTranslator, prompt: Prompt) -> Iterator[str]:
-    models, options = translator.models, translator.options
-    positive, negative = effective_prompts(
-        prompt.positive,
-        prompt.negative,
-        models.base_name,
-        added=options.added_prompt,
-        default_negative=options.negative_prompt,
-    )
-    texts = [("positive", positive)]
-    # The published negative prompts are as long as they are: nobody needs to be told at each clip.
-    if prompt.negative is not None or options.negative_prompt is not None:
-        texts.append(("negative", negative))
-    for kind, text in texts:
-        if rest := cut_off(models.tokenizer, text, weights=options.prompt_weights):
-            yield f"{kind} prompt is too long for the text encoder, cut off: {_beginning(rest)}"
-
-
-def _beginning(text: str) -> str:
-    if len(text) <= QUOTED:
-        return text
-    return f"{text[:QUOTED]}… ({len(text)} characters)"
 
 
 def _key_frames(task: TranslateWindow, block: Block, keys: range) -> KeyFrameBatch:

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from fresco_core.prompt_weights import MOST_FRAGMENTS, read_weights
+from fresco_core.prompt_weights import MOST_FRAGMENTS, MOST_WARNINGS, read_weights, weight_warnings
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,24 @@ from fresco_core.prompt_weights import MOST_FRAGMENTS, read_weights
 )
 def test_brackets_weigh_words(prompt: str, expected: list[tuple[str, float]]) -> None:
     assert [(part.text, part.weight) for part in read_weights(prompt)] == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("(a:1.3) (b:0), [c] (photo: a car) :-) 16:9", []),
+        (r"\(a:99\) b:99)", []),
+        ("(a:99)", ["weight 99 is"]),
+        ("(a:-1) (ratio 16:9)", ["weight -1 is", "weight 9 is"]),
+        ("(a:abc)", ["':abc' at"]),
+        ("(a: 1,3)", ["': 1,3' at"]),
+        ("[a:0.5]", ["':0.5' at"]),
+        ("(a:x) " * 9, ["':x' at"] * MOST_WARNINGS),
+    ],
+)
+def test_what_was_meant_for_a_weight_is_told(prompt: str, told: list[str]) -> None:
+    found = weight_warnings(prompt)
+    assert [text[: len(begin)] for text, begin in zip(found, told, strict=True)] == told
 
 
 def test_only_so_many_fragments_have_weights_of_their_own() -> None:

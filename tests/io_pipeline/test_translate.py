@@ -24,8 +24,9 @@ from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
 from io_pipeline.options import MapOptions
 from io_pipeline.prompt import Prompt, TimedText
+from io_pipeline.prompt_warnings import misread_weights, prompt_warnings
 from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
-from io_pipeline.translate import FLOW_PAIRS, Translate, cut, prompt_warnings
+from io_pipeline.translate import FLOW_PAIRS, Translate, cut
 from io_pipeline.window import BY_CPU, BY_DEVICE, Window
 from io_pipeline.worker import FatalError, OutOfDeviceMemory
 from tests.io_pipeline.windows import Reports, clip, cut_clip, read
@@ -315,6 +316,36 @@ class TestWarnings:
         prompt = Prompt("snow " * 80 + "car")
         assert prompt_warnings(translator.with_options(LITERAL), prompt)
         assert not prompt_warnings(translator.with_options(OPTIONS), prompt)
+
+    def test_weights_that_are_none_are_told(self, translator: FrescoTranslator) -> None:
+        (window,) = cut_clip((0,), 5)
+        prompt = Prompt("a (car:9)", "(rain:abc)", (TimedText(0, None, "[snow:0.5]"),))
+        task = replace(task_of(window), prompt=prompt)
+        translated = Translate(translator, maps_of)(task, (read(window, FRAMES),), Reports())
+        assert translated is not None
+        assert [warning[:26] for warning in translated.warnings] == [
+            "prompt: weight 9 is not wi",
+            "prompt: ':0.5' at the end ",
+            "prompt: ':abc' at the end ",
+        ]
+        assert not misread_weights(translator.with_options(LITERAL), prompt)
+
+    def test_words_of_embeddings_that_no_prompt_has_are_told_once(
+        self, translator: FrescoTranslator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        words = {"<rain#0>": 0, "<rain#1>": 1, "<night#0>": 2, "<bad#0>": 3}
+        tokenizer = translator.models.tokenizer
+        monkeypatch.setattr(tokenizer, "get_added_vocab", lambda: words)
+        handler, told = Translate(translator, maps_of), []
+        for prompt in (Prompt("night", "(Bad:1.2)"), Prompt("nights")):
+            (window,) = cut_clip((0,), 5)
+            task = replace(task_of(window), prompt=prompt)
+            translated = handler(task, (read(window, FRAMES),), Reports())
+            assert translated is not None
+            told.append(
+                [re.findall("embedding '(.+)':", warning)[0] for warning in translated.warnings]
+            )
+        assert told == [{"rain"}, {"night", "bad"}]
 
 
 class TestPromptsByTime:
