@@ -91,7 +91,10 @@ def read_base_config(path: Path) -> BaseConfig:
     texts = {key: _text(path, key, content.get(key)) for key in OF_CLIP}
     named = [key for key, text in texts.items() if text]
     of_clip = {OF_CLIP[key]: texts[key] for key in reversed(named)}
-    told = f"{path}: {', '.join(named)}: of the one clip it was written for, not of others"
+    told = (
+        f"{path}: {', '.join(named)}: of the one clip it was written for, which `frescod run` "
+        "takes without --video-folder; not of others"
+    )
     return BaseConfig(
         Layer(str(path), values),
         warnings=(told,) if named else (),

@@ -2,7 +2,7 @@
 
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -136,8 +136,12 @@ def naming_pull(options: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except ModelsError as error:
-        text = str(error).replace(f"run `{PULL}`", f"run `{pull_command(**options)}`")
-        raise ModelsError(text) from error
+        raise ModelsError(with_pull(str(error), options)) from error
+
+
+def with_pull(text: str, options: Mapping[str, Any]) -> str:
+    """A message about missing weights, naming the command that fetches just these."""
+    return text.replace(f"run `{PULL}`", f"run `{pull_command(**options)}`")
 
 
 def pull_command(

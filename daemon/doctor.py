@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 import click
@@ -41,10 +41,16 @@ class Check:
     seconds: float = 10
 
 
-def doctor(settings: Settings, checks: Sequence[Check], as_json: bool = False) -> int:
-    """Print what the checks find; returns the exit code: 1 where there is a problem."""
+def doctor(
+    settings: Settings,
+    checks: Sequence[Check],
+    as_json: bool = False,
+    reword: Callable[[str], str] = lambda text: text,
+) -> int:
+    """Print what the checks find, reworded; returns the exit code: 1 where there is a problem."""
     found = []
     for finding in examine(settings, checks):
+        finding = replace(finding, text=reword(finding.text))
         found.append(finding)
         if not as_json:
             line = f"{finding.check:<10} {finding.text}"

@@ -6,9 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from daemon.base_config import read_base_config
 from daemon.doctor import Finding, Verdict
 from daemon.places import Places
+from daemon.run_input import run_input
 from daemon.settings import Settings
+from fresco_core.errors import FrescodError
 from io_pipeline.staging import REPLACED, STAGING
 
 GIB = 1 << 30
@@ -48,6 +51,20 @@ def folders(settings: Settings) -> Iterator[Finding]:
             f"{places.output} belongs to user {owner}, and this is root, who may write everywhere",
             "run doctor as the service's user: runuser -u frescod -- frescod doctor",
         )
+
+
+def job_file(base_config: Path) -> Iterator[Finding]:
+    """The clip of an old job file is there, and its result can be written; nothing without one."""
+    if read_base_config(base_config).clip is None:
+        return
+    try:
+        given = run_input(None, None, None, None, base_config)
+    except FrescodError as error:
+        yield Finding("job file", Verdict.PROBLEM, str(error))
+    else:
+        clip = given.clips / str(given.only)
+        yield Finding("job file", Verdict.OK, f"its clip is {clip}")
+        yield _writable("job file", given.output.absolute(), "save_path")
 
 
 def state(settings: Settings) -> Iterator[Finding]:

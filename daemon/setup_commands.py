@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from daemon.command_settings import gather_settings, service_config, settings_options
+from daemon.command_settings import gather_settings, service_config, settings_options, with_pull
 
 USER = r"[a-z_][a-z0-9_-]{0,30}"
 
@@ -55,7 +55,11 @@ def doctor(as_json: bool, **options: Any) -> int:
     """
     options["config"] = service_config(options["config"])
     settings, _ = gather_settings(**options)
-    from daemon.doctor import doctor
+    from daemon.doctor import Check, doctor
     from daemon.doctor_checks import CHECKS
+    from daemon.doctor_folders import job_file
 
-    return doctor(settings, CHECKS, as_json)
+    checks = [*CHECKS]
+    if base_config := options["base_config"]:
+        checks.append(Check("job file", lambda _: job_file(base_config)))
+    return doctor(settings, checks, as_json, lambda text: with_pull(text, options))

@@ -399,6 +399,33 @@ def test_a_daemon_that_does_not_answer_holds_nothing_up(
     assert found.verdict is WARNING
 
 
+def test_an_old_job_file_and_weights_for_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (job := tmp_path / "job.yaml").write_text("file_path: a.mp4\nsave_path: file/out\n")
+    missing = Check("weights", lambda _: [Finding("weights", WARNING, f"VAE a/b: {PULL}")])
+    monkeypatch.setattr(doctor_checks, "CHECKS", (missing,))
+
+    def found() -> list[dict[str, str]]:
+        words = ["--base-config", "job.yaml", "--set", "models.vae=a/b", "--json"]
+        result = CliRunner().invoke(command, words, standalone_mode=False)
+        findings: list[dict[str, str]] = json.loads(result.stdout)["findings"]
+        return findings
+
+    weights, clip = found()
+    assert "--base-config job.yaml --set models.vae=a/b` with" in weights["text"]
+    assert clip["verdict"] == "problem"
+    assert "file_path = a.mp4: there is no such file" in clip["text"]
+    (tmp_path / "a.mp4").touch()
+    assert [each["verdict"] for each in found()[1:]] == ["ok", "ok"]
+    (tmp_path / "file").touch()
+    assert found()[2]["verdict"] == "problem"
+    assert "save_path" in found()[2]["remedy"]
+    job.write_text("seed: 1")
+    assert len(found()) == 1
+
+
 def test_the_command_reads_the_services_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
