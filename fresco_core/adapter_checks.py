@@ -79,13 +79,54 @@ def base_layers(folder: Path) -> dict[str, Shapes]:
     }
 
 
-def check_embedding(path: Path, unet: dict[str, Any]) -> None:
-    """Refuse an embedding for another text encoder; those in a pickle are looked at when loaded."""
-    if path.suffix != ".safetensors":
-        return
-    shapes = tensor_shapes(path)
-    refuse_embedding(path, tuple(shapes))
-    check_embedding_width(path, next(iter(shapes.values())), unet["cross_attention_dim"])
+def check_embeddings(embeddings: Sequence[tuple[Path, str | None]], unet: dict[str, Any]) -> None:
+    """Refuse embeddings for another text encoder, and two for one word.
+
+    What is in a pickle is looked at when it is loaded.
+    """
+    words: list[tuple[Path, str]] = []
+    for path, given in embeddings:
+        named = None
+        if path.suffix == ".safetensors":
+            shapes = tensor_shapes(path)
+            refuse_embedding(path, tuple(shapes))
+            ((name, shape),) = shapes.items()
+            check_embedding_width(path, shape, unet["cross_attention_dim"])
+            named = own_word(name)
+        if given or path.suffix == ".safetensors":
+            words.append((path, given or named or path.stem))
+    check_words(words)
+
+
+def own_word(name: object) -> str | None:
+    """The word that the name of an embedding's tensor is, or None where it is everyone's."""
+    return None if name in ("*", "emb_params") else str(name)
+
+
+def check_words(words: Sequence[tuple[Path, str]]) -> list[str]:
+    """The words of embeddings as they are looked for in prompts.
+
+    Args:
+        words: file of each embedding, and its word.
+
+    Raises:
+        ModelsError: one can be none in a prompt, or two are the same.
+    """
+    found: list[str] = []
+    for path, text in words:
+        word = text.casefold()
+        if re.search(r"[\s()\[\]:\\]", word):
+            raise ModelsError(
+                f"embedding {path}: {word!r} has characters that no word in a prompt can have: "
+                f"name it otherwise, as word={path.name}"
+            )
+        if word in found:
+            raise ModelsError(
+                f"embedding {path}: another has the word {word!r}: name it otherwise, as "
+                f"word={path.name}"
+            )
+        found.append(word)
+    return found
 
 
 def refuse_embedding(path: Path, names: Sequence[object]) -> None:

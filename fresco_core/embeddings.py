@@ -14,7 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fresco_core.adapter_checks import MOST_VECTORS, check_embedding_width, refuse_embedding
+from fresco_core.adapter_checks import (
+    MOST_VECTORS,
+    check_embedding_width,
+    check_words,
+    own_word,
+    refuse_embedding,
+)
 from fresco_core.errors import ModelsError
 
 # What an embedding's vectors are called among the tokenizer's tokens: nothing that stands in
@@ -35,24 +41,20 @@ def add_embeddings(
     Raises:
         ModelsError: a file is no embedding, is for another text encoder, or two have one word.
     """
-    tokens: dict[str, Tensor] = {}
+    words: list[tuple[Path, str]] = []
+    vectors: list[Tensor] = []
     for path, given in embeddings:
         named, vectors_VD = read_embedding(path)
-        word = (given or named or path.stem).casefold()
         check_embedding_width(path, tuple(vectors_VD.shape), text_encoder.config.hidden_size)
-        if re.search(r"[\s()\[\]:\\]", word):
-            raise ModelsError(
-                f"embedding {path}: {word!r} has characters that no word in a prompt can have: "
-                f"name it otherwise, as word={path.name}"
-            )
-        if f"<{word}#0>" in tokens:
-            raise ModelsError(
-                f"embedding {path}: another has the word {word!r}: name it otherwise, as "
-                f"word={path.name}"
-            )
-        tokens |= {f"<{word}#{i}>": vector_D for i, vector_D in enumerate(vectors_VD)}
-    if not tokens:
+        words.append((path, given or named or path.stem))
+        vectors.append(vectors_VD)
+    if not words:
         return
+    tokens = {
+        f"<{word}#{i}>": vector_D
+        for word, vectors_VD in zip(check_words(words), vectors, strict=True)
+        for i, vector_D in enumerate(vectors_VD)
+    }
     tokenizer.add_tokens(list(tokens))
     ids = tokenizer.convert_tokens_to_ids(list(tokens))
     old = text_encoder.get_input_embeddings()
@@ -127,4 +129,4 @@ def read_embedding(path: Path) -> tuple[str | None, Tensor]:
     vectors_VD = vectors.detach().float()
     if vectors_VD.dim() == 1:
         vectors_VD = vectors_VD[None]
-    return (None if name in ("*", "emb_params") else str(name)), vectors_VD[: MOST_VECTORS + 1]
+    return own_word(name), vectors_VD[: MOST_VECTORS + 1]

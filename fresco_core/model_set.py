@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fresco_core.adapter_checks import base_layers, check_embedding, check_lora
+from fresco_core.adapter_checks import base_layers, check_embeddings, check_lora
 from fresco_core.adapter_files import EMBEDDING, LORA, EmbeddingSource, LoraSource, locate_file
 from fresco_core.architecture import check_base, check_controlnet, check_vae
 from fresco_core.errors import ModelsError
@@ -83,8 +83,7 @@ def find_models(
     layers = base_layers(base_place) if lora_places and base_place.is_dir() else None
     for place, _ in lora_places:
         check_lora(place, unet, layers)
-    for place, _ in embedding_places:
-        check_embedding(place, unet)
+    check_embeddings(embedding_places, unet)
     return ModelSet(
         base_place, config, unet, vae_place, controlnet_places, lora_places, embedding_places
     )

@@ -146,6 +146,14 @@ def test_what_is_no_embedding_or_does_not_fit_is_refused(
     assert "executed" not in capfd.readouterr().out
 
 
-def test_two_embeddings_need_two_words(tiny: tuple[Path, Path], file: Path) -> None:
+def test_two_embeddings_need_two_words(tiny: tuple[Path, Path], file: Path, tmp_path: Path) -> None:
+    for second in (f"EASYnegative={file}", f"easynegative={tmp_path}/a.pt"):
+        save(tmp_path / "a.pt", {"a": vectors(1)})
+        for find in (check_models, load_diffusion_models):
+            with pytest.raises(ModelsError, match="another has the word 'easynegative'"):
+                find(str(tiny[0]), embeddings=(str(file), second))
+    save(tmp_path / "easyNegative.pt", {"*": vectors(1)})
     with pytest.raises(ModelsError, match="another has the word 'easynegative'"):
-        load_diffusion_models(str(tiny[0]), embeddings=(str(file), f"EASYnegative={file}"))
+        load_diffusion_models(
+            str(tiny[0]), embeddings=(str(file), str(tmp_path / "easyNegative.pt"))
+        )

@@ -342,9 +342,7 @@ class TestWarnings:
             task = replace(task_of(window), prompt=prompt)
             translated = handler(task, (read(window, FRAMES),), Reports())
             assert translated is not None
-            told.append(
-                [re.findall("embedding '(.+)':", warning)[0] for warning in translated.warnings]
-            )
+            told.append({re.findall("embedding '(.+)':", text)[0] for text in translated.warnings})
         assert told == [{"rain"}, {"night", "bad"}]
 
 
