@@ -1,12 +1,11 @@
 """``frescod serve``: the pipeline fed by the inbox, for as long as nobody ends it."""
 
 import asyncio
-import faulthandler
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +26,14 @@ from daemon.jobs import RUNNING, Job, JobRecord, JobResult, JobState, Outcome
 from daemon.live import Live
 from daemon.metrics import Metrics
 from daemon.notify import Notifier
-from daemon.output_folder import held
 from daemon.pipeline import NotNowError, Pipeline
 from daemon.places import Places
 from daemon.settings import Settings
 from daemon.setup import open_workshop
-from daemon.stages import make_stages
-from daemon.state_folder import owned
 from daemon.status import snapshot
 from daemon.store_view import StoreView
 from daemon.timeline import Timeline
-from daemon.weights import choose_models, require_weights
+from daemon.weights import require_weights
 from daemon.work import WindowWork
 from fresco_core.errors import FrescodError
 
@@ -47,50 +43,6 @@ if TYPE_CHECKING:
 EXTENSION = 60.0  # seconds that the service manager is asked for, again and again
 STORE_SECONDS = 20.0  # in which a store that is well answers
 CANCEL_SECONDS = 2.0  # for which somebody is kept waiting
-
-
-def serve(
-    settings: Settings,
-    *,
-    warnings: Sequence[str] = (),
-    debug: bool = False,
-    make: Callable[[Settings], "Stages"] | None = None,
-) -> int:
-    """Serve until drained; returns the exit code.
-
-    ``make`` makes the stages that workers do; by default those that the settings name.
-
-    Raises:
-        FrescodError: it cannot start, or there is no device left.
-    """
-    faulthandler.enable()  # a watchdog's SIGABRT leaves a stack in the journal
-    logs.configure(settings.log.format, settings.log.level)
-    log = structlog.get_logger()
-    for warning in warnings:
-        log.warning(warning, action=Action.WARNING)
-    places = Places.of(settings)
-    places.check(settings.inbox.recursive)
-    with ExitStack() as stack:
-        stack.enter_context(owned(places.state))
-        stack.enter_context(held(places.output))
-        store = stack.enter_context(closing(JobStore(places.store)))
-        settings, chosen = choose_models(settings)
-        for choice in chosen:
-            log.info(choice, action=Action.MODEL_CHOSEN)
-        stages = (make or _make_stages)(settings)
-        service = Service(settings, places, store, stages, debug=debug)
-        try:
-            asyncio.run(service.run())
-        finally:
-            for record in store.release_all():
-                log.info("queued again", action=Action.JOB_REQUEUED, **about(record))
-    log.info("ended", action=Action.SERVICE_ENDED)
-    return 0
-
-
-def _make_stages(settings: Settings) -> "Stages":
-    """With the devices that are there, unless all are required."""
-    return make_stages(settings, required=settings.devices_required)
 
 
 class Service:

@@ -114,7 +114,7 @@ def serve(debug: bool, **options: Any) -> int:
     """
     options["config"] = service_config(options["config"])
     settings, warnings = gather_settings(**options)
-    from daemon.service import serve
+    from daemon.serving import serve
 
     with naming_pull(options):
         return serve(settings, warnings=warnings, debug=debug)

@@ -8,16 +8,15 @@ from pydantic import Field
 
 from daemon.method_settings import (
     Constraints,
-    Control,
     Flow,
     FreeU,
     KeyFrames,
-    Models,
     Prompts,
     Propagation,
     Saliency,
     Translation,
 )
+from daemon.model_settings import Control, Models
 from daemon.section import Section
 
 

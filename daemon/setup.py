@@ -13,7 +13,8 @@ from daemon.readers import Readers
 from daemon.settings import Settings
 from daemon.timeline import Timeline
 from daemon.workers import OnRecord, Worker, WorkerPool
-from daemon.workshop import OnWarning, Workshop, WorkshopOptions
+from daemon.workshop import OnWarning, Workshop
+from daemon.workshop_options import WorkshopOptions
 
 if TYPE_CHECKING:
     from daemon.stages import Stages

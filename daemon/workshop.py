@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from daemon.stages import map_options, propagation_options, translation_options
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, MapTask, WindowWork
 from daemon.workers import Worker, WorkerPool
+from daemon.workshop_options import WorkshopOptions
 from fresco_core.errors import FrescodError
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block, BlockError
@@ -47,25 +47,6 @@ _AGAIN, _SELDOM = 2.0, 60.0
 
 T = TypeVar("T")
 OnWarning = Callable[[str, Action], None]
-
-
-@dataclass(frozen=True)
-class WorkshopOptions:
-    """How the workshop is used.
-
-    Attributes:
-        control_device: who draws control maps: "auto", "cpu" or "gpu".
-        device_threads: cores that a device of the CPU takes.
-        space_timeout: seconds to wait for space on a full disk.
-        attempts: a clip fails when its devices died so often in vain.
-        segments: propagated at a time; 0: as many as there are cores.
-    """
-
-    control_device: str
-    device_threads: int
-    space_timeout: float
-    attempts: int = 3
-    segments: int = 0
 
 
 class Workshop:

@@ -12,7 +12,8 @@ from daemon.jobs import Job
 from daemon.memory import Account, Memory
 from daemon.timeline import Timeline
 from daemon.work import ClipWork
-from daemon.workshop import Workshop, WorkshopOptions
+from daemon.workshop import Workshop
+from daemon.workshop_options import WorkshopOptions
 from io_pipeline.prompt import Prompt
 from io_pipeline.window import Window
 

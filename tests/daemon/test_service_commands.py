@@ -387,7 +387,7 @@ class TestServe:
             called.append((settings.translation.seed, settings.service.state, options))
             return 5
 
-        monkeypatch.setattr("daemon.service.serve", serve)
+        monkeypatch.setattr("daemon.serving.serve", serve)
         assert run_command(["serve", "--seed", "7", "--debug"]) == 5
         assert called == [(7, "state", {"warnings": (), "debug": True})]
 

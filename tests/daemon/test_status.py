@@ -18,7 +18,8 @@ from daemon.readers import Readers
 from daemon.status import snapshot
 from daemon.timeline import Timeline
 from daemon.workers import Worker, WorkerPool
-from daemon.workshop import Workshop, WorkshopOptions
+from daemon.workshop import Workshop
+from daemon.workshop_options import WorkshopOptions
 from tests.conftest import ROOT
 from tests.daemon.control_rig import status as agreed
 from tests.daemon.logbook import Log

@@ -80,18 +80,18 @@ def install(hooks: Hooks) -> None:
 def main(config: Path, folder: Path) -> int:
     """Serve until it ends."""
     install_clock(folder / "clock")
-    from daemon import service
+    from daemon import serving
     from daemon.cli import run_command
     from tests.faults.daemon_stages import make_stages
 
     hooks = Hooks(folder, os.getpid())
     install(hooks)
-    serve = service.serve
+    serve = serving.serve
 
     def simulated(settings: "Settings", **options: Any) -> int:
         return serve(settings, **options, make=lambda settings: make_stages(settings, hooks))
 
-    service.serve = simulated
+    serving.serve = simulated
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return run_command(["serve", "--config", str(config)])
 
