@@ -5,12 +5,12 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.jobs import Job
-from io_pipeline.control_source import VIDEO_SUFFIXES, ControlFile, control_name
+from io_pipeline.control_source import VIDEO_SUFFIXES, ControlFile, control_name, meant
 from io_pipeline.natural_order import natural_order
 
 CLIP_SUFFIXES = VIDEO_SUFFIXES
@@ -22,13 +22,15 @@ SETTINGS_SUFFIX = ".toml"
 class FolderScan:
     """What a run is given: pairs, clips without a prompt, and what looks like a clip only.
 
-    ``without_clip``: control maps of no clip.
+    ``without_clip``: control maps of no clip; ``misspelt``: what may have been meant as control
+    maps of a clip, and the name that it would have then.
     """
 
     jobs: tuple[Job, ...]
     without_prompt: tuple[Path, ...]
     not_files: tuple[Path, ...]
     without_clip: tuple[Path, ...] = ()
+    misspelt: tuple[tuple[Path, str], ...] = ()
 
 
 def scan(
@@ -92,7 +94,8 @@ def scan(
         if stem not in stems and only is None
         for file in files
     ]
-    return FolderScan(jobs, tuple(without_prompt), tuple(not_files), tuple(without_clip))
+    misspelt = tuple(_misspelt(clips, stems, prompt_files)) if only is None else ()
+    return FolderScan(jobs, tuple(without_prompt), tuple(not_files), tuple(without_clip), misspelt)
 
 
 def _result_names(clips: Sequence[Path], output: Path) -> list[str]:
@@ -138,6 +141,19 @@ def _control_files(folder: Path) -> dict[str, list[ControlFile]]:
             stem, kind = what
             found[composed(stem)].append(ControlFile(kind, path))
     return found
+
+
+def _misspelt(
+    folder: Path, stems: Container[str], prompts: Container[str]
+) -> Iterator[tuple[Path, str]]:
+    """Names that are nearly those of control maps; a clip with a prompt of its own is a clip."""
+    for name in sorted(os.listdir(folder), key=natural_order):
+        as_video, as_folder = meant(name), meant(name, folder=True)
+        found = as_video or as_folder
+        if found is None or is_hidden(name) or composed(found[0]) not in stems:
+            continue
+        if composed(stem_of(name)) not in prompts if as_video else (folder / name).is_dir():
+            yield folder / name, found[1]
 
 
 def _beside(clip: Path, files: dict[str, list[Path]]) -> Path | None:

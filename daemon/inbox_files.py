@@ -19,10 +19,11 @@ from daemon.folder_scan import (
     stem_of,
     suffix_of,
 )
+from daemon.misspellings import Misspellings
 from daemon.open_for_writing import any_open_for_writing, open_for_writing
 from daemon.printable import printable
 from daemon.settings import Inbox as InboxSettings
-from io_pipeline.control_source import control_name
+from io_pipeline.control_source import control_name, meant
 from io_pipeline.natural_order import natural_order
 
 SUFFIXES = CLIP_SUFFIXES | {PROMPT_SUFFIX, SETTINGS_SUFFIX}
@@ -70,6 +71,7 @@ class InboxFiles:
         self._clock = clock
         self._files: dict[str, FileIdentity] = {}
         self._groups: dict[str, list[str]] = {}
+        self._misspellings = Misspellings(self.root, self.group, on_warning)
         self._incomplete: dict[str, _Incomplete] = {}
         self._written: dict[str, float] = {}  # by events: written to and not closed since
         self._closed_folders: set[str] = set()
@@ -132,6 +134,7 @@ class InboxFiles:
         for name in self._files.keys() - present:
             if not name.startswith(tuple(closed)):
                 self._forget(name)
+        self._misspellings.tell()
         return ""
 
     def look(self, hints: Mapping[str, bool | None]) -> None:
@@ -221,6 +224,8 @@ class InboxFiles:
                                 yield name, None
                             continue
                         try:
+                            if meant(entry.name, folder=True) and entry.is_dir():
+                                self._misspellings.see(name, folder=True)
                             if control_name(entry.name, folder=True):
                                 if entry.is_dir():
                                     yield name, None
@@ -256,6 +261,7 @@ class InboxFiles:
         """A file is new, or another one than before."""
         if name not in self._files:
             self._groups.setdefault(group_of(name), []).append(name)
+            self._misspellings.see(name)
         self._files[name] = identity
         self._incomplete[name] = _Incomplete(now, now + self._settings.quiet_seconds)
         self.changed[group_of(name)] = None

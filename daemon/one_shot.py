@@ -18,6 +18,7 @@ from daemon.job_store import JobStore, StoreError
 from daemon.jobs import Arrival, Job, JobResult, Outcome
 from daemon.kept_prompt import KeptPrompt
 from daemon.logs import worker_record
+from daemon.misspellings import misspelt
 from daemon.order import longest_first
 from daemon.output_folder import held
 from daemon.pipeline import Pipeline
@@ -203,6 +204,8 @@ def _without_prompt(inbox: FolderScan, prompts: Path, watching: Progress) -> lis
         watching.warn(f"{printable(path)}: not a file, left out")
     for path in inbox.without_clip:
         watching.warn(f"{printable(path)}: control maps of no clip, left out")
+    for path, right in inbox.misspelt:
+        watching.warn(misspelt(path.name, right))
     results = []
     for path in inbox.without_prompt:
         reason = f"no {printable(path.stem)}.txt in {printable(prompts)}"

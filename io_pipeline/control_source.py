@@ -7,12 +7,14 @@ Imports neither torch nor OpenCV.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from fresco_core.errors import ClipError
 
 ANY_KIND = "control"
 KINDS = (ANY_KIND, "hed", "canny", "depth")
+_NEAR = 0.7  # "cany", "contrl", "depht"; not "red"
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv"})
 
 
@@ -45,6 +47,25 @@ def control_name(name: str, *, folder: bool = False) -> tuple[str, str] | None:
     stem, _, kind = name.rpartition(".")
     kind = kind.lower()
     return (stem, kind) if stem and kind in KINDS else None
+
+
+def meant(name: str, *, folder: bool = False) -> tuple[str, str] | None:
+    """Of a name that is nearly one of control maps the clip's stem, and how it would be right.
+
+    >>> meant("street.cany", folder=True), meant("street.contrl.MP4"), meant("street.depth.mp4")
+    (('street', 'street.canny'), ('street', 'street.control.MP4'), None)
+    """
+    suffix = ""
+    if not folder:
+        name, dot, suffix = name.rpartition(".")
+        suffix = dot + suffix
+        if suffix.lower() not in VIDEO_SUFFIXES:
+            return None
+    stem, _, kind = name.rpartition(".")
+    if not stem or kind.lower() in KINDS:
+        return None
+    near = get_close_matches(kind.lower(), KINDS, 1, _NEAR)
+    return (stem, f"{stem}.{near[0]}{suffix}") if near else None
 
 
 def assign(

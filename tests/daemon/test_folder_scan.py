@@ -196,6 +196,17 @@ class TestControlFiles:
         assert [file.kind for file in job.control_files] == ["depth", "hed"]
 
 
+def test_what_may_have_been_meant_as_control_maps(tmp_path: Path) -> None:
+    drop(tmp_path, "a.mp4", "a.txt", "a.contrl.mp4", "a.hd.mp4", "a.hd.txt", "b.dept.mp4")
+    for name in ("a.cany", "a.depth", "b.cany", ".cany"):
+        (tmp_path / name).mkdir()
+    found = scan(tmp_path, tmp_path, tmp_path / "output")
+    assert found.misspelt == (
+        (tmp_path / "a.cany", "a.canny"),
+        (tmp_path / "a.contrl.mp4", "a.control.mp4"),
+    )
+
+
 def test_one_clip_alone(tmp_path: Path) -> None:
     drop(tmp_path, "a.mp4", "a.txt", "b.mp4", "b.txt", "b.toml", "b.depth.mp4", "prompt")
     found = scan(tmp_path, tmp_path, tmp_path / "output", only="b.mp4")

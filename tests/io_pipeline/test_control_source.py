@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fresco_core.errors import ClipError
-from io_pipeline.control_source import ControlFile, assign, control_name
+from io_pipeline.control_source import ControlFile, assign, control_name, meant
 
 DEPTH = ControlFile("depth", Path("a.depth.mp4"))
 HED = ControlFile("hed", Path("a.hed"))
@@ -33,6 +33,26 @@ ANY = ControlFile("control", Path("a.control.mov"))
 )
 def test_a_name_tells_clip_and_kind(name: str, folder: bool, found: tuple[str, str] | None) -> None:
     assert control_name(name, folder=folder) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "found"),
+    [
+        ("a.cany", True, ("a", "a.canny")),
+        ("a.b.Dept", True, ("a.b", "a.b.depth")),
+        ("a.contrl.MP4", False, ("a", "a.control.MP4")),
+        ("a.canny", True, None),
+        ("a.Canny.mp4", False, None),
+        ("a.cany", False, None),
+        ("a.cany.txt", False, None),
+        ("a.red.mp4", False, None),
+        ("cany", True, None),
+        ("cany.mp4", False, None),
+        (".cany", True, None),
+    ],
+)
+def test_what_a_name_nearly_is(name: str, folder: bool, found: tuple[str, str] | None) -> None:
+    assert meant(name, folder=folder) == found
 
 
 def test_every_controlnet_gets_the_file_of_its_kind() -> None:
