@@ -69,10 +69,11 @@ class Prepare:
         def see(number: int, frame_HWC: Array) -> None:
             if number == 0:
                 height, width, _ = frame_HWC.shape
-                largest = max(options.resolution, DIFFERENCE_RESOLUTION if adaptive else 0)
+                largest = max(options.resolution, DIFFERENCE_RESOLUTION)
                 self._refuse_size(path, height, width, largest)
-            if adaptive:
-                curve.add(frame_HWC)
+            curve.add(frame_HWC)
+
+        def count(number: int) -> None:
             if on_frame is not None:
                 on_frame(number)
 
@@ -81,9 +82,11 @@ class Prepare:
             engine=decoder,
             on_truncated=options.on_truncated,
             max_pixels=self._max_pixels,
-            on_frame=see,
+            on_frame=see if adaptive else None,  # without, frames are counted, not converted
+            on_number=count,
             threads=self._threads,
         )
+        self._refuse_size(path, info.height, info.width, options.resolution)
         differences = curve.values() if adaptive else np.zeros(info.frame_count)
         keys = select_key_frames(differences, options.min_interval, options.max_interval)
         batches = batch_key_frames(keys, options.batch_size)
@@ -97,8 +100,7 @@ class Prepare:
         )
 
         def still(_: int) -> None:  # there is progress, though no more frames
-            if on_frame is not None:
-                on_frame(info.frame_count - 1)
+            count(info.frame_count - 1)
 
         sources = {
             file: scan_control(

@@ -7,6 +7,7 @@ import pytest
 
 from fresco_core.errors import ClipError
 from fresco_core.keyframes import resize_frame
+from io_pipeline import clip_reader
 from io_pipeline.options import KeyFrameOptions
 from io_pipeline.prepare import Prepare
 from io_pipeline.window import windows
@@ -174,3 +175,16 @@ def test_a_preview_is_the_first_batch_and_nothing_after_it(tmp_path):
     assert (window.count, window.frame_count) == (1, 10)
     (frames,) = filled(stage, plan)
     assert np.array_equal(frames, filled(stage, whole)[0])
+
+
+@pytest.mark.parametrize(("largest", "converted"), [(3, 1), (6, 10)])
+def test_frames_of_equal_intervals_are_counted_only(tmp_path, monkeypatch, largest, converted):
+    clip = make_clip(tmp_path / "clip.mp4", frames=10)
+    made, seen = [], []
+    convert = clip_reader.ToRGB.__call__
+    monkeypatch.setattr(
+        clip_reader.ToRGB, "__call__", lambda *given: made.append(1) or convert(*given)
+    )
+    plan = Prepare().plan(clip, replace(OPTIONS, max_interval=largest), "auto", seen.append)
+    assert (plan.info.frame_count, len(made)) == (10, converted)
+    assert seen == list(range(10))
