@@ -109,7 +109,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []  # a tag says what it likes
+        for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
             if key.value in lines:
                 problem = f"{key.value} is in line {lines[key.value]} already: remove one of both"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)

@@ -116,7 +116,7 @@ def gather_settings(
         layers.append(job.layer)
         warnings = job.warnings
     layers += preset_layers([*presets, PREVIEW] if preview else presets)
-    values: dict[str, Any] = dict(assignment(text) for text in assignments)
+    values: dict[str, Any] = assigned(assignments)
     named = {"control.type": control_type, "devices": devices, "translation.seed": seed}
     values.update({key: value for key, value in named.items() if value is not None})
     layers.append(checked(Layer("command line", values, typed=False)))
@@ -159,6 +159,21 @@ def pull_command(
     for assignment in assignments:
         words += ["--set", assignment]
     return shlex.join(words)
+
+
+def assigned(texts: Sequence[str]) -> dict[str, Any]:
+    """Values by key of the ``--set`` options.
+
+    Raises:
+        click.BadParameter: see `assignment`; or a key is there twice: one of both would be lost.
+    """
+    values: dict[str, Any] = {}
+    for key, value in map(assignment, texts):
+        if key in values:
+            many = f": several values are {key}=A,B" if key in LISTS else ""
+            raise click.BadParameter(f"{key} is set twice{many}", param_hint="--set")
+        values[key] = value
+    return values
 
 
 def assignment(text: str) -> tuple[str, Any]:

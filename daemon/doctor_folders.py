@@ -8,8 +8,9 @@ from pathlib import Path
 
 from daemon.base_config import read_base_config
 from daemon.doctor import Finding, Verdict
+from daemon.folder_scan import scan
 from daemon.places import Places
-from daemon.run_input import run_input
+from daemon.run_input import run_input, without_prompt
 from daemon.settings import Settings
 from fresco_core.errors import FrescodError
 from io_pipeline.staging import REPLACED, STAGING
@@ -62,8 +63,13 @@ def job_file(base_config: Path) -> Iterator[Finding]:
     except FrescodError as error:
         yield Finding("job file", Verdict.PROBLEM, str(error))
     else:
-        clip = given.clips / str(given.only)
-        yield Finding("job file", Verdict.OK, f"its clip is {clip}")
+        only = str(given.only)
+        yield Finding("job file", Verdict.OK, f"its clip is {given.clips / only}")
+        if (
+            given.prompt is None
+            and not scan(given.clips, given.prompts, given.output, only=only).jobs
+        ):
+            yield Finding("job file", Verdict.PROBLEM, without_prompt(only, given.prompts))
         yield _writable("job file", given.output.absolute(), "save_path")
 
 

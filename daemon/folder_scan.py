@@ -94,7 +94,8 @@ def scan(
         if stem not in stems and only is None
         for file in files
     ]
-    misspelt = tuple(_misspelt(clips, stems, prompt_files)) if only is None else ()
+    asked = stems if only is None else stems & {composed(Path(only).stem)}
+    misspelt = tuple(_misspelt(clips, asked, prompt_files))
     return FolderScan(jobs, tuple(without_prompt), tuple(not_files), tuple(without_clip), misspelt)
 
 

@@ -25,6 +25,7 @@ from daemon.pipeline import Pipeline
 from daemon.places import STATE, STORE
 from daemon.printable import printable
 from daemon.progress import Progress, summary, watch
+from daemon.run_input import without_prompt
 from daemon.settings import Settings
 from daemon.setup import open_workshop
 from daemon.stages import make_stages
@@ -84,10 +85,7 @@ def run_folder(
         except OSError as error:
             raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
         if only is not None and not inbox.jobs:
-            raise ConfigError(
-                f"{printable(only)}: has no prompt: give --prompt, a prompt in the --base-config "
-                f"file, or {printable(Path(only).stem)}.txt in {printable(prompts)}"
-            )
+            raise ConfigError(without_prompt(only, prompts))
         if timeline is not None:
             check_place(timeline)
         watching = stack.enter_context(progress)

@@ -74,6 +74,14 @@ def run_input(
     return RunInput(folder, prompt_folder or folder, output, job.clip.name, prompt)
 
 
+def without_prompt(clip: str, prompts: Path) -> str:
+    """What is said of the only clip of a run if no prompt is there for it."""
+    return (
+        f"{printable(clip)}: has no prompt: give --prompt, a prompt in the --base-config "
+        f"file, or {printable(Path(clip).stem)}.txt in {printable(prompts)}"
+    )
+
+
 def _check_clip(clip: Path, base_config: Path) -> None:
     """Raise ConfigError where this is no clip that would be found in its folder."""
     if not clip.is_file():

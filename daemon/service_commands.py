@@ -11,7 +11,7 @@ import click
 
 from daemon.command_settings import (
     FILE,
-    assignment,
+    assigned,
     gather_settings,
     naming_pull,
     service_config,
@@ -336,7 +336,7 @@ def submit(
         clip,
         name or clip.name,
         text,
-        dict(assignment(each) for each in assignments),
+        assigned(assignments),
         priority,
         presets,
     )

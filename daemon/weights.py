@@ -16,7 +16,7 @@ from fresco_core.hub import PULL, PULL_COMMAND, HubError
 from fresco_core.model_files import fetch_models, missing_models, pull_models
 from fresco_core.model_set import check_models
 from fresco_core.saliency.weights import SALIENCY
-from io_pipeline.control_maps import DEFAULT_SOURCE, find_detector
+from io_pipeline.control_maps import DEFAULT_SOURCE, check_detector, find_detector
 
 
 def model_sources(settings: Settings) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def missing_weights(settings: Settings) -> list[str]:
     if not problems:  # all are there: do they go together?
         problems += _problem(check_models, **sources)
     for kind, source in zip(*detector_sources(settings).values(), strict=True):
-        problems += _problem(find_detector, kind, source, offline=True)
+        problems += _problem(check_detector, kind, source)
     problems += _problem(FLOW.choose, settings.flow.model, settings.flow.weights)
     problems += _problem(SALIENCY.choose, settings.saliency.model, settings.saliency.weights)
     return problems

@@ -32,6 +32,7 @@ _MARKS = {
     "a ResNet for classification": ("layer4.0.conv1.weight", "fc.weight"),
 }
 GMFLOW, RAFT, EGNET = "GMFlow", "torchvision's RAFT large", "EGNet"
+HED, MIDAS = "a HED detector", "a MiDaS depth network"
 
 _PARALLEL = "module."  # what torch's DataParallel puts before every name
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C  # begins torch's files from before 1.6

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fresco_core import hub
 from fresco_core.errors import ModelsError
-from fresco_core.network_files import network_in
+from fresco_core.network_files import HED, MIDAS, network_in, require_network
 from io_pipeline.options import MapOptions
 
 if TYPE_CHECKING:  # canny and the places of weights can be had without torch
@@ -30,6 +30,7 @@ Kind = Literal["hed", "canny", "depth"]
 
 DEFAULT_SOURCE = "lllyasviel/Annotators"
 WEIGHTS = {"hed": "ControlNetHED.pth", "depth": "dpt_hybrid-midas-501f0c75.pt"}
+_NETWORKS = {"hed": HED, "depth": MIDAS}
 _DEPTH_STRIDE = 32  # DPT-Hybrid takes sides that are multiples of this
 
 
@@ -167,6 +168,18 @@ def find_detector(kind: Kind, source: str | None = None, *, offline: bool = Fals
         absence = hub.absence(repository)
         raise ModelsError(f"{kind} detector {repository}/{name} {absence}: {hub.PULL}")
     return cached
+
+
+def check_detector(kind: Kind, source: str | None = None) -> None:
+    """See to it that a detector's weights are on this machine and those of its network.
+
+    Raises:
+        ModelsError: they are missing, damaged or of another network.
+    """
+    path = find_detector(kind, source, offline=True)
+    if path is not None:
+        remedy = f"name a folder or file with {WEIGHTS[kind]} as control.source"
+        require_network(path, _NETWORKS[kind], remedy)
 
 
 def _detect_canny(frame_HWC: Frame, options: MapOptions) -> Frame:

@@ -200,7 +200,16 @@ def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["? [1]\n: 2", "a: [1", "- 1\n- 2\n", "!!python/object/apply:os.getcwd []", "\x00"]
+    "text",
+    [
+        "? [1]\n: 2",
+        "a: [1",
+        "- 1\n- 2\n",
+        "!!python/object/apply:os.getcwd []",
+        "\x00",
+        "!!map [a, b]",
+        "prompt: !!set [a]",
+    ],
 )
 def test_not_a_job_file(tmp_path: Path, text: str) -> None:
     message = refusal(tmp_path, text)

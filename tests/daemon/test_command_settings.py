@@ -109,6 +109,13 @@ class TestSet:
         assert result.exit_code == 2
         assert told in result.output
 
+    def test_a_key_that_is_set_twice_is_wrong_usage(self) -> None:
+        """One of two LoRAs would be lost without a word."""
+        twice = ["--set", "models.loras=a", "--set", "models.loras=b"]
+        result = CliRunner().invoke(cli, ["check-config", *twice])
+        assert result.exit_code == 2
+        assert "models.loras is set twice: several values are models.loras=A,B" in result.output
+
 
 class TestOptions:
     def test_several_kinds_of_control_maps(self) -> None:

@@ -418,6 +418,8 @@ def test_an_old_job_file_and_weights_for_its_settings(
     assert clip["verdict"] == "problem"
     assert "file_path = a.mp4: there is no such file" in clip["text"]
     (tmp_path / "a.mp4").touch()
+    assert "a.mp4: has no prompt" in found()[2]["text"]
+    (tmp_path / "a.txt").write_text("a road")
     assert [each["verdict"] for each in found()[1:]] == ["ok", "ok"]
     (tmp_path / "file").touch()
     assert found()[2]["verdict"] == "problem"

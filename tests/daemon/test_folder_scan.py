@@ -205,6 +205,8 @@ def test_what_may_have_been_meant_as_control_maps(tmp_path: Path) -> None:
         (tmp_path / "a.cany", "a.canny"),
         (tmp_path / "a.contrl.mp4", "a.control.mp4"),
     )
+    assert scan(tmp_path, tmp_path, tmp_path / "output", only="a.mp4").misspelt == found.misspelt
+    assert scan(tmp_path, tmp_path, tmp_path / "output", only="c.mp4").misspelt == ()
 
 
 def test_one_clip_alone(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from fresco_core.hub import PULL
 from fresco_core.tiny_model import make_tiny_model
 from tests.fresco_core.small_networks import egnet_state, gmflow_state, save_weights
 
+HED_NAMES = ("block1.convs.0.weight", "block5.projection.weight")
+
 
 @pytest.fixture(autouse=True)
 def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +34,23 @@ def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(**values: object) -> Settings:
     return merge(Layer("test", {key.replace("__", "."): value for key, value in values.items()}))
+
+
+@pytest.mark.parametrize("kind", ["hed", "depth"])
+def test_a_detectors_file_is_that_of_its_network(tmp_path: Path, kind: str) -> None:
+    """Known before the first clip: each would fail by itself."""
+    place = tmp_path / "weights.pth"
+    chosen = settings(control__type=kind, control__source=str(place))
+    save_weights(place, gmflow_state())
+    (problem,) = [each for each in missing_weights(chosen) if str(place) in each]
+    assert "holds GMFlow, not" in problem
+    assert "control.source" in problem
+    place.write_bytes(b"no weights")
+    (problem,) = [each for each in missing_weights(chosen) if str(place) in each]
+    assert "damaged" in problem
+    torch.save({name: 0 for name in HED_NAMES}, place)
+    problems = [each for each in missing_weights(chosen) if str(place) in each]
+    assert len(problems) == (kind == "depth")
 
 
 class TestMissingMessage:
@@ -189,7 +208,7 @@ def test_looking_loads_no_torch(tmp_path: Path) -> None:
     base, controlnet = make_tiny_model(tmp_path / "model")
     flow = save_weights(tmp_path / "flow.pth", gmflow_state(), "model")
     saliency = save_weights(tmp_path / "saliency.pth", egnet_state(), old=True)
-    (tmp_path / "ControlNetHED.pth").touch()
+    torch.save({name: 0 for name in HED_NAMES}, tmp_path / "ControlNetHED.pth")
     values = {
         "models.base": str(base),
         "models.vae": "",
