@@ -157,7 +157,7 @@ def merge(*layers: Layer) -> Settings:
     """
     values: dict[str, Any] = {}
     source: dict[str, str] = {}
-    named_for = Settings()  # a ControlNet
+    named_for: tuple[str, ...] | None = None  # the kind that a ControlNet was named beside
     for layer in layers:
         if WARMUP in layer.values and STRENGTH not in layer.values:
             values.pop(STRENGTH, None)  # two ways to say one thing: the last one said counts
@@ -167,25 +167,28 @@ def merge(*layers: Layer) -> Settings:
                 values.pop(weights, None)  # they are the other model's
         values.update(layer.values)
         if CONTROLNET in layer.values:
-            named_for = _tree(values)
+            named_for = _tree(values).control.type if CONTROL_TYPE in values else None
         source.update(dict.fromkeys(layer.values, layer.source))
     settings = _tree(values)
-    _check_controlnet(settings, source, named_for)
+    if named_for is not None:
+        _check_controlnet(settings, source, named_for)
     _check_together(settings, source)
     return settings
 
 
-def _check_controlnet(settings: Settings, source: Mapping[str, str], named_for: Settings) -> None:
+def _check_controlnet(
+    settings: Settings, source: Mapping[str, str], named_for: tuple[str, ...]
+) -> None:
     """Refuse a ControlNet for another kind of control maps: what it would see means nothing to it.
 
-    ``named_for``: the settings as they were where it was named.
+    ``named_for``: the kinds as they were where it was named.
     """
     networks, kinds = settings.models.controlnet, settings.control.type
-    if settings.control.enabled and any(networks) and named_for.control.type != kinds:
+    if settings.control.enabled and any(networks) and named_for != kinds:
         raise ConfigError(
             f"{CONTROL_TYPE} = {_kinds(kinds)} ({source[CONTROL_TYPE]}) does not go with "
             f"{CONTROLNET} = {_kinds(networks)} ({source[CONTROLNET]}), which was named for "
-            f'{_kinds(named_for.control.type)}: name another one where the kind is, or "" for the '
+            f'{_kinds(named_for)}: name another one where the kind is, or "" for the '
             "usual one"
         )
 

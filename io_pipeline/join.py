@@ -16,6 +16,8 @@ from io_pipeline.clip_info import ClipInfo
 from io_pipeline.sound import Sound, sample_rates
 from io_pipeline.writing import writing
 
+_HEADER = 4096  # bytes, more than what an mp4 begins with
+
 
 def join(
     path: Path,
@@ -44,6 +46,9 @@ def join(
     timescale = _timescale(info)
     movie_timescale = _movie_timescale(timescale, sound_from)
     with writing(path):
+        # PyAV lets go of no file whose header does not fit on the disk; deleted, such a file would
+        # go on taking space.
+        path.write_bytes(bytes(_HEADER))
         container = av.open(
             str(path.absolute()),
             "w",

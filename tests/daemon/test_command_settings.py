@@ -30,7 +30,9 @@ class TestPrecedence:
     def test_another_kind_of_control_maps_than_the_controlnet_was_named_for(
         self, tmp_path: Path
     ) -> None:
-        (toml := tmp_path / "my.toml").write_text("[models]\ncontrolnet = 'my/net'\n")
+        (toml := tmp_path / "my.toml").write_text(
+            "control.type = 'hed'\n[models]\ncontrolnet = 'my/net'\n"
+        )
         (yaml := tmp_path / "job.yaml").write_text("controlnet_type: canny\n")
         for options in ({"control_type": "depth"}, {"base_config": yaml}):
             with pytest.raises(
@@ -44,6 +46,8 @@ class TestPrecedence:
             settings, _ = gather_settings(toml, yaml, named, "depth")
             assert settings.models.controlnet == (value,)
         assert gather_settings(toml, control_type="hed")[0].models.controlnet == ("my/net",)
+        toml.write_text("[models]\ncontrolnet = 'my/net'\n")  # for nobody knows what
+        assert gather_settings(toml, yaml)[0].models.controlnet == ("my/net",)
 
     def test_an_option_beats_set(self) -> None:
         settings, _ = gather_settings(None, None, ("translation.seed=3",), seed=4)

@@ -122,7 +122,8 @@ def test_kill_9_of_the_supervisor_leaves_nothing(tmp_path, busy, whole_group):
     logging.getLogger(__name__).info("all gone after %.3f s", seconds)
     assert seconds < 2
     assert holders(inode) == 0
-    assert named_memory() <= before
+    # Others' locks have a name for a moment.
+    assert seconds_until(lambda: named_memory() <= before, limit=10) < 10
 
 
 def test_ctrl_c_is_the_supervisors_to_answer(tmp_path):
