@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fresco_core.propagation import program
 from fresco_core.propagation.guides import Picture, carry, edges, occlusion, positions
 from fresco_core.propagation.options import PropagationOptions
-from fresco_core.propagation.patchmatch import Guide, Synthesis, synthesize
+from fresco_core.propagation.painter import Painter, Synthesis
+from fresco_core.propagation.patchmatch import Guide
 
 
 def propagate_key(
@@ -31,8 +32,10 @@ def propagate_key(
     Frames may run backwards in time. ``on_frame`` is called after each.
     """
     source = frames_THWC[0]
-    source_edges = edges(source)
-    source_positions = position = positions(*source.shape[:2])
+    position = positions(*source.shape[:2])
+    sources = [source, edges(source), key_HWC, position]
+    weights = [options.colour, options.edge, options.temporal, options.positional]
+    paint = _painter(key_HWC, sources, weights, options)
     previous = key_HWC
     inpainting = options.inpaint_radius, options.inpaint_scale
     results: list[Synthesis] = []
@@ -40,13 +43,7 @@ def propagate_key(
         occluded = occlusion(flows[j], flows_back[j])
         temporal = carry(previous, flows[j], occluded, *inpainting)
         position = carry(position, flows[j], occluded, *inpainting)
-        guides = [
-            Guide(source, frame, options.colour),
-            Guide(source_edges, edges(frame), options.edge),
-            Guide(key_HWC, temporal, options.temporal),
-            Guide(source_positions, position, options.positional),
-        ]
-        result = _paint(key_HWC, guides, options)
+        result = paint([frame, edges(frame), temporal, position])
         results.append(result)
         previous = np.ascontiguousarray(result.image_HWC)
         if on_frame is not None:
@@ -54,17 +51,26 @@ def propagate_key(
     return results
 
 
-def _paint(key_HWC: Picture, guides: Sequence[Guide], options: PropagationOptions) -> Synthesis:
-    """One frame, by the engine of the options."""
+def _painter(
+    key_HWC: Picture,
+    sources: Sequence[Picture],
+    weights: Sequence[float],
+    options: PropagationOptions,
+) -> Callable[[Sequence[Picture]], Synthesis]:
+    """Paints a frame from its side of the guides, by the engine of the options."""
     if options.engine == "ebsynth":
-        return program.paint(key_HWC, guides, options)
-    return synthesize(
+
+        def by_program(targets: Sequence[Picture]) -> Synthesis:
+            guides = [Guide(*guide) for guide in zip(sources, targets, weights, strict=True)]
+            return program.paint(key_HWC, guides, options)
+
+        return by_program
+    painter = Painter(
         key_HWC,
-        guides,
+        sources,
+        weights,
+        (key_HWC.shape[0], key_HWC.shape[1]),
         patch=options.patch,
-        votes=options.votes,
-        sweeps=options.sweeps,
         uniformity=options.uniformity,
-        still=options.still,
-        seed=options.seed,
     )
+    return lambda targets: painter.paint(targets, options.effort, options.seed)

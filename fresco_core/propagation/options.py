@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fresco_core.propagation.effort import QUALITIES, Effort, Quality
+
 PUBLISHED_WEIGHTS = (2.5, 0.5, 0.5)
 PUBLISHED_CLIP = 100.0
 
@@ -16,10 +18,12 @@ class PropagationOptions:
     ``engine``: what paints a frame, ``builtin`` (`synthesize`) or ``ebsynth``, the original
     program, found by ``program``: a name on the PATH, or a path.
 
-    Synthesis: ``patch`` side in pixels (odd); ``votes`` search-vote rounds a level; ``sweeps``
-    search passes a round; ``uniformity`` penalty on source pixels used too often; ``still`` grey
-    levels up to which a pixel counts as unchanged and is not searched again (-1: search all);
-    ``seed`` of the random search. The program has no ``still`` and no ``seed``.
+    Synthesis: ``quality`` against time, ``reference``, ``balanced`` or ``fast``; in place of what
+    it stands for may be given ``votes`` search-vote rounds a level (0: as the quality has it),
+    ``sweeps`` search passes a round (0 likewise), ``still`` grey levels up to which a pixel counts
+    as unchanged and is not searched again (-1: search all, -2: as the quality has it). ``patch``
+    side in pixels (odd); ``uniformity`` penalty on source pixels used too often; ``seed`` of the
+    random search. The program has no ``still`` and no ``seed``, and one quality: its own.
 
     Guide weights: ``colour``, ``edge``, ``temporal``, ``positional`` (the style has 1). Where the
     flow is occluded, guides are inpainted from within ``inpaint_radius`` pixels, at one
@@ -31,11 +35,12 @@ class PropagationOptions:
     ``poisson_clip`` levels (None: not limited).
     """
 
+    quality: Quality = "balanced"
     patch: int = 5
-    votes: int = 12
-    sweeps: int = 6
+    votes: int = 0
+    sweeps: int = 0
     uniformity: float = 3500.0
-    still: int = 1
+    still: int = -2
     seed: int = 0
     colour: float = 6.0
     edge: float = 0.5
@@ -54,9 +59,11 @@ class PropagationOptions:
     def __post_init__(self) -> None:
         for name, good in (
             ("engine", self.engine in ("builtin", "ebsynth")),
-            ("patch", self.patch >= 1 and self.patch % 2 == 1),
-            ("votes", self.votes >= 1),
-            ("sweeps", self.sweeps >= 1),
+            ("quality", self.quality in QUALITIES),
+            ("patch", 1 <= self.patch <= 15 and self.patch % 2 == 1),
+            ("votes", self.votes >= 0),
+            ("sweeps", self.sweeps >= 0),
+            ("still", -2 <= self.still <= 255),
             ("uniformity", self.uniformity >= 0),
             ("inpaint_radius", self.inpaint_radius >= 1),
             ("inpaint_scale", self.inpaint_scale >= 1),
@@ -67,11 +74,22 @@ class PropagationOptions:
             if not good:
                 raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
 
+    @property
+    def effort(self) -> Effort:
+        """What the quality stands for, and what is given in its place."""
+        usual = QUALITIES["reference" if self.engine == "ebsynth" else self.quality]
+        return Effort(
+            votes=self.votes or usual.votes,
+            sweeps=self.sweeps or usual.sweeps,
+            still=usual.still if self.still == -2 else self.still,
+            far=usual.far,
+        )
+
     @classmethod
     def published(cls) -> PropagationOptions:
         """The values of FRESCO (Yang et al., CVPR 2024), slower and not better."""
         return cls(
-            still=-1,
+            quality="reference",
             inpaint_radius=30,
             inpaint_scale=1,
             timing="published",

@@ -104,8 +104,8 @@ def paint(style_HWC: Picture, guides: Sequence[Guide], options: PropagationOptio
             for name, value in (
                 ("uniformity", options.uniformity),
                 ("patchsize", options.patch),
-                ("searchvoteiters", options.votes),
-                ("patchmatchiters", options.sweeps),
+                ("searchvoteiters", options.effort.votes),
+                ("patchmatchiters", options.effort.sweeps),
             ):
                 arguments += [f"-{name}", str(value)]
             _run(program, [*arguments, "-output", _OUTPUT], folder)
@@ -127,7 +127,7 @@ def paint(style_HWC: Picture, guides: Sequence[Guide], options: PropagationOptio
             guides,
             patch=options.patch,
             # The field is sought anew: twice the passes of a round find it to within 2 %.
-            sweeps=2 * options.sweeps,
+            sweeps=2 * options.effort.sweeps,
             uniformity=options.uniformity,
             seed=options.seed,
         )

@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
+from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis, fit, synthesize
 from tests.conftest import find_material
 
 SMALL_SIDE = 320
-SECONDS = 20
+SECONDS = 2
 """Of one core for a case of 256x256; more pixels may take proportionally longer."""
 
 
@@ -62,9 +63,7 @@ def synthesize_case(folder: Path, meta: dict[str, Any]) -> tuple[Synthesis, floa
         style_weight=meta["style_weight"],
         patch=parameters["patchsize"],
         uniformity=parameters["uniformity"],
-        votes=options.votes,
-        sweeps=options.sweeps,
-        still=options.still,
+        effort=options.effort,
         seed=options.seed,
     )
     return result, time.process_time() - start
@@ -74,7 +73,7 @@ def synthesize_case(folder: Path, meta: dict[str, Any]) -> tuple[Synthesis, floa
 def compiled() -> None:
     """Machine code made beforehand, so that seconds are those of the work."""
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
-    synthesize(picture, [Guide(picture, picture, 1.0)] * 4, votes=2, sweeps=1)
+    synthesize(picture, [Guide(picture, picture, 1.0)] * 4, effort=Effort(2, 1))
 
 
 @pytest.mark.parametrize("path", cases())
@@ -103,7 +102,7 @@ def test_errors_of_the_original_s_picture(path: Path) -> None:
         style_weight=meta["style_weight"],
         patch=parameters["patchsize"],
         uniformity=parameters["uniformity"],
-        sweeps=2 * PropagationOptions().sweeps,
+        sweeps=12,
     )
     told = np.load(folder / "error.npy")
     ratio = float(error.mean() / told.mean())

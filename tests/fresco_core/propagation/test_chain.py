@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fresco_core.propagation import chain, guides
+from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis
 from tests.fresco_core.propagation.scene import sliding, texture
@@ -18,12 +19,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, list[Guide]
     """What the synthesis was asked for; it answers with other noise every time."""
     made: list[tuple[np.ndarray, list[Guide], dict[str, Any]]] = []
 
-    def record(style: np.ndarray, pairs: list[Guide], **options: Any) -> Synthesis:
-        made.append((style, pairs, options))
-        image = texture(*style.shape[:2], seed=100 + len(made))
-        return Synthesis(image, np.zeros(style.shape[:2], np.float32))
+    class Recorder:
+        def __init__(
+            self, style: np.ndarray, sources: Any, weights: Any, size: Any, **options: Any
+        ) -> None:
+            assert size == style.shape[:2]
+            self.style, self.sources, self.weights, self.options = style, sources, weights, options
 
-    monkeypatch.setattr(chain, "synthesize", record)
+        def paint(self, targets: Any, effort: Effort, seed: int) -> Synthesis:
+            triples = zip(self.sources, targets, self.weights, strict=True)
+            more = {"sweeps": effort.sweeps, "seed": seed}
+            made.append((self.style, [Guide(*triple) for triple in triples], self.options | more))
+            image = texture(*self.style.shape[:2], seed=100 + len(made))
+            return Synthesis(image, np.zeros(self.style.shape[:2], np.float32))
+
+    monkeypatch.setattr(chain, "Painter", Recorder)
     return made
 
 

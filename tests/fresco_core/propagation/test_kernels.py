@@ -9,97 +9,104 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fresco_core.propagation import kernels
+from fresco_core.propagation import compiled, kernels, vectors
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def random_field(count: int, width: int, height: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
-    x, y, _ = kernels.scatter(count, width, height, patch, np.uint32(7))
-    return x, y
+def random_field(count: int, width: int, height: int, patch: int) -> np.ndarray:
+    return kernels.scatter(count, width, height, patch, np.uint64(7))[0]
 
 
 def test_scatter_uses_exactly_the_valid_centres():
-    x, y = random_field(5000, 9, 12, 5)
-    assert set(x.tolist()) == set(range(2, 7))
-    assert set(y.tolist()) == set(range(2, 10))
+    field = random_field(5000, 9, 12, 5)
+    assert set((field & 0xFFFF).tolist()) == set(range(2, 7))
+    assert set((field >> 16).tolist()) == set(range(2, 10))
+
+
+def test_enlarged_neighbours_stay_neighbours():
+    coarse = (np.full(6, 10) << 16 | np.full(6, 12)).astype(np.int32)  # 3 x 2, all from one patch
+    field = kernels.enlarge(coarse, 3, 2, 7, 4, 40, 60, 5).reshape(4, 7)
+    assert (field & 0xFFFF)[0].tolist() == [24, 25, 24, 25, 24, 25, 24]
+    assert (field >> 16)[:, 0].tolist() == [20, 21, 20, 21]
+    near_the_border = kernels.enlarge(coarse, 3, 2, 7, 4, 27, 24, 5)
+    assert (near_the_border & 0xFFFF).max() <= 27 - 1 - 5
+    assert (near_the_border >> 16).max() <= 24 - 1 - 5
 
 
 @pytest.mark.parametrize("patch", [1, 3, 5])
 def test_coverage_is_the_use_of_all_pixels_of_a_patch(patch: int):
     width, height, radius = 10, 8, patch // 2
-    x, y = random_field(40, width, height, patch)
+    field = random_field(40, width, height, patch)
     uses = np.zeros((height, width), int)
-    for cx, cy in zip(x, y, strict=True):
+    for cx, cy in zip(field & 0xFFFF, field >> 16, strict=True):
         uses[cy - radius : cy + radius + 1, cx - radius : cx + radius + 1] += 1
     reach = patch - 1
-    sums = kernels.cover_all(x, y, width, height, patch).reshape(height + 2 * reach, -1)
+    sums = kernels.cover_all(field, width, height, (0,) * patch).reshape(height + 2 * reach, -1)
     for cy in range(radius, height - radius):
         for cx in range(radius, width - radius):
             expected = uses[cy - radius : cy + radius + 1, cx - radius : cx + radius + 1].sum()
             assert sums[cy + reach, cx + reach] == expected
 
 
-def test_vote_is_the_rounded_mean_of_the_overlapping_patches():
-    rng = np.random.default_rng(0)
-    height, width, radius = 7, 9, 1
-    style = rng.integers(0, 256, (height, width, 2)).astype(np.uint8)
-    x, y = random_field(height * width, width, height, 3)
-    out = kernels.vote(style.ravel(), 2, x, y, width, width, height, 3).reshape(height, width, 2)
-    for row in range(height):
-        for column in range(width):
-            votes = [
-                style[y[j] - dy, x[j] - dx]
-                for dy in range(-radius, radius + 1)
-                for dx in range(-radius, radius + 1)
-                if 0 <= row + dy < height and 0 <= column + dx < width
-                for j in [(row + dy) * width + column + dx]
-            ]
-            expected = np.floor(np.mean(votes, axis=0) + 0.5)
-            np.testing.assert_array_equal(out[row, column], expected)
+def framed(picture: np.ndarray, patch: int) -> np.ndarray:
+    radius = patch // 2
+    return np.pad(picture, ((radius, radius), (radius, radius), (0, 0)), "edge")
 
 
-def pictures(height: int, width: int, depth: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
+def means(picture: np.ndarray, patch: int) -> np.ndarray:
+    height, width = picture.shape[:2]
+    padded = framed(picture, patch).astype(np.int64)
+    total = sum(
+        padded[dy : dy + height, dx : dx + width] for dy in range(patch) for dx in range(patch)
+    )
+    return (total // patch).astype(np.int16)
+
+
+def patch_cost(source: np.ndarray, target: np.ndarray, i: int, at: int, patch: int) -> int:
+    y, x = at >> 16, at & 0xFFFF
+    row, column = divmod(i, source.shape[1])
+    theirs, ours = framed(source, patch).astype(int), framed(target, patch)
+    theirs, ours = theirs[y : y + patch, x : x + patch], ours[row : row + patch, column:]
+    return int(((theirs - ours[:, :patch]) ** 2).sum())
+
+
+@pytest.mark.parametrize(("depth", "patch"), [(8, 3), (16, 5), (24, 3), (8, 1)])
+@pytest.mark.parametrize("around", [False, True])
+def test_sweeps_keep_costs_and_coverage_true(depth: int, patch: int, around: bool):
+    height, width = 12, 15
     rng = np.random.default_rng(1)
     source = rng.integers(0, 3000, (height, width, depth)).astype(np.int16)
     target = rng.integers(0, 3000, (height, width, depth)).astype(np.int16)
-    radius = patch // 2
-    return source, np.pad(target, ((radius, radius), (radius, radius), (0, 0)), "edge")
-
-
-def patch_cost(source: np.ndarray, target: np.ndarray, i: int, x: int, y: int, patch: int) -> int:
-    radius = patch // 2
-    row, column = divmod(i, source.shape[1])
-    theirs = source[y - radius : y + radius + 1, x - radius : x + radius + 1].astype(int)
-    return int(((theirs - target[row : row + patch, column : column + patch]) ** 2).sum())
-
-
-@pytest.mark.parametrize(("depth", "patch"), [(8, 3), (16, 5), (8, 1)])
-def test_sweeps_keep_costs_and_coverage_true(depth: int, patch: int):
-    height, width = 12, 15
-    source, target = pictures(height, width, depth, patch)
-    x, y = random_field(height * width, width, height, patch)
+    field = random_field(height * width, width, height, patch)
     cost = np.zeros(height * width, np.int32)
-    active = np.ones(height * width, np.bool_)
-    rows = (0,) * patch
-    flat = source.ravel(), target.ravel()
-    kernels.measure(*flat, x, y, cost, active, width, width, (0,) * depth, rows)
+    active = np.ones(height * width, np.uint8)
+    lengths = (0,) * depth, (0,) * patch
+    source_means, target_means = means(source, patch).ravel(), means(target, patch).ravel()
+    pictures = framed(source, patch).ravel(), framed(target, patch).ravel()
+    expected_means = target_means.copy()
+    target_means.reshape(-1, depth)[:, :2] = -1
+    kernels.measure(*pictures, target_means, field, cost, active, width, width, 2, *lengths)
+    np.testing.assert_allclose(target_means, expected_means, atol=1)
     before = cost.copy()
-    coverage = kernels.cover_all(x, y, width, height, patch)
-    active[:20] = False
-    frozen = x[:20].copy()
-    state = np.uint32(3)
-    for forward in (True, False, True):
-        state = np.uint32(
+    coverage = kernels.cover_all(field, width, height, (0,) * patch)
+    active[:20] = 0
+    frozen = field[:20].copy()
+    moved = np.full(height * width, -2, np.int32)
+    state = np.uint64(3)
+    for turn in range(3):
+        state = np.uint64(
             kernels.sweep(
-                *flat, x, y, cost, coverage, active, width, height, width, height,
-                np.float32(0.0), state, forward, (0,) * depth, rows,
+                pictures[0], source_means, pictures[1], target_means, field, cost, coverage,
+                active, width, height, width, height, np.float32(0.0), state, turn, turn > 0,
+                moved, around, np.float32(-1.0), *lengths,
             )
         )  # fmt: skip
-    expected = [patch_cost(source, target, i, x[i], y[i], patch) for i in range(height * width)]
+    expected = [patch_cost(source, target, i, int(field[i]), patch) for i in range(height * width)]
     np.testing.assert_array_equal(cost, expected)
-    np.testing.assert_array_equal(coverage, kernels.cover_all(x, y, width, height, patch))
-    np.testing.assert_array_equal(x[:20], frozen)
+    np.testing.assert_array_equal(coverage, kernels.cover_all(field, width, height, (0,) * patch))
+    np.testing.assert_array_equal(field[:20], frozen)
+    assert (moved[20:] >= 0).any()
     assert (cost <= before).all()
     assert cost.sum() < 0.95 * before.sum()
 
@@ -110,8 +117,9 @@ def test_works_where_nothing_can_be_written(tmp_path: Path):
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").touch()
-    source = Path(kernels.__file__).read_text()
-    (package / "kernels.py").write_text(source)
+    for module in (kernels, compiled, vectors):
+        path = Path(str(module.__file__))
+        (package / path.name).write_text(path.read_text())
     # A file where the cache folder would be stops root as well as anyone else.
     (package / "__pycache__").touch()
     (package / "kernels.py").chmod(stat.S_IRUSR)
@@ -128,7 +136,7 @@ def test_works_where_nothing_can_be_written(tmp_path: Path):
     }
     program = (
         "import numpy as np; from fresco_core.propagation import kernels; "
-        "print(kernels.__file__, kernels.scatter(3, 9, 9, 5, np.uint32(1))[0].size)"
+        "print(kernels.__file__, kernels.scatter(3, 9, 9, 5, np.uint64(1))[0].size)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fresco_core.propagation import PropagationOptions
+from fresco_core.propagation.effort import QUALITIES, Effort
 
 
 @pytest.mark.parametrize(
@@ -12,8 +13,11 @@ from fresco_core.propagation import PropagationOptions
     [
         {"engine": "ours"},
         {"patch": 4},
-        {"votes": 0},
-        {"sweeps": 0},
+        {"quality": "best"},
+        {"patch": 17},
+        {"votes": -1},
+        {"sweeps": -1},
+        {"still": -3},
         {"uniformity": -1},
         {"inpaint_radius": 0},
         {"inpaint_scale": 0},
@@ -31,4 +35,22 @@ def test_published_values():
     options = PropagationOptions.published()
     assert options.timing == "published"
     assert (options.poisson_weights, options.poisson_clip) == ((2.5, 0.5, 0.5), 100)
-    assert (options.votes, options.sweeps, options.inpaint_radius) == (12, 6, 30)
+    assert options.effort == Effort(votes=12, sweeps=6, still=-1, far=0)
+    assert options.inpaint_radius == 30
+
+
+def test_a_quality_stands_for_an_effort():
+    for quality, effort in QUALITIES.items():
+        assert PropagationOptions(quality=quality).effort == effort
+    assert PropagationOptions().effort == QUALITIES["balanced"]
+
+
+def test_what_is_given_goes_before_the_quality():
+    options = PropagationOptions(quality="fast", votes=3, sweeps=4, still=-1)
+    assert options.effort == Effort(3, 4, -1, QUALITIES["fast"].far)
+    assert PropagationOptions(still=0).effort.still == 0
+
+
+def test_the_program_has_a_quality_of_its_own():
+    assert PropagationOptions(engine="ebsynth").effort == QUALITIES["reference"]
+    assert PropagationOptions(engine="ebsynth", votes=3).effort.votes == 3

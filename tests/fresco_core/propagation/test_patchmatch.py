@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.guides import positions
 from fresco_core.propagation.patchmatch import Guide, fit, synthesize
 from tests.fresco_core.propagation.scene import psnr, sliding, stylise, texture
@@ -67,7 +68,9 @@ def test_error_is_against_the_synthesis_before_the_last_vote():
     """Nothing is searched again after the first vote, so a second one sees another synthesis."""
     style, source, target = texture(20, 20), texture(20, 20, seed=1), texture(20, 20, seed=2)
     guides = [Guide(source, target, 0.01)]
-    one, two, three = (synthesize(style, guides, votes=votes, still=255) for votes in (1, 2, 3))
+    one, two, three = (
+        synthesize(style, guides, effort=Effort(votes, still=255)) for votes in (1, 2, 3)
+    )
     np.testing.assert_array_equal(one.image_HWC, two.image_HWC)
     assert two.error_HW.mean() < one.error_HW.mean()
     np.testing.assert_array_equal(two.error_HW, three.error_HW)
@@ -84,7 +87,7 @@ def test_one_seed_one_result():
 
 def test_skipping_still_pixels_changes_little():
     style, guides, truth = moved(96, 128)
-    full, skipped = synthesize(style, guides), synthesize(style, guides, still=1)
+    full, skipped = synthesize(style, guides), synthesize(style, guides, effort=Effort(still=1))
     assert abs(psnr(full.image_HWC, truth) - psnr(skipped.image_HWC, truth)) < 1
     assert skipped.error_HW.mean() < 1.1 * full.error_HW.mean()
 
@@ -148,8 +151,10 @@ def test_arguments_are_checked():
         synthesize(style, [])
     with pytest.raises(ValueError, match="odd"):
         synthesize(style, [guide], patch=4)
-    with pytest.raises(ValueError, match="votes"):
-        synthesize(style, [guide], votes=0)
+    with pytest.raises(ValueError, match="odd"):
+        synthesize(style, [guide], patch=17)
+    with pytest.raises(ValueError, match="channels"):
+        synthesize(np.repeat(style, 2, axis=2), [guide])
     with pytest.raises(ValueError, match="guide source"):
         synthesize(style, [Guide(style[1:], style, 1.0)])
     with pytest.raises(ValueError, match="differ in size"):
@@ -163,7 +168,7 @@ class TestFit:
         frames, _, _ = sliding(3, height=64, width=96)
         style = stylise(frames[0])
         guides = [Guide(frames[0], frames[2], 6.0)]
-        painted = synthesize(style, guides, votes=6, sweeps=6)
+        painted = synthesize(style, guides, effort=Effort(6, 6))
         error = fit(painted.image_HWC, style, guides, sweeps=12)
         assert error.shape == painted.error_HW.shape
         assert error.dtype == np.float32
