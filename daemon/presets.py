@@ -66,7 +66,7 @@ PRESETS: Mapping[str, Preset] = {
         "prompts read literally, and its own numbers for propagation.",
         {
             "prompts.syntax": "literal",
-            "propagation.still": -1,
+            "propagation.quality": "reference",
             "propagation.inpaint_radius": 30,
             "propagation.inpaint_scale": 1,
             "propagation.timing": "published",

@@ -39,6 +39,6 @@ class Effort:
 QUALITIES: dict[Quality, Effort] = {
     "reference": Effort(votes=12, sweeps=6, still=-1, far=0.0),
     "balanced": Effort(votes=14, sweeps=2, still=1, far=1.0),
-    "fast": Effort(votes=24, sweeps=1, still=1, far=1.0),
+    "fast": Effort(votes=16, sweeps=1, still=2, far=1.0),
 }
-"""Their figures: docs/decisions/0100-speed-of-propagation.md."""
+"""Their figures: docs/decisions/0090-speed-of-propagation.md."""
