@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from fresco_core.propagation.guides import warp_linear
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis, synthesize
+from fresco_core.propagation.warp import warp_linear
 
 Picture = NDArray[np.uint8]
 

@@ -290,10 +290,19 @@ class Propagation(Section):
         default=2.0, ge=0, le=100, description="Weight of the positional guide."
     )
     inpaint_radius: int = Field(
-        default=48, ge=1, le=500, description="Radius in pixels for filling guides at occlusions."
+        default=48,
+        ge=1,
+        le=500,
+        description="Radius in pixels of inpainting; see inpaint_scale.",
     )
     inpaint_scale: int = Field(
-        default=4, ge=1, le=16, description="Guides are filled at one so-many-th of the size."
+        default=0,
+        ge=0,
+        le=16,
+        description=(
+            "How guides are filled at occlusions: 0: by averages of what is around; else inpainted "
+            "at one so-many-th of the size, at a cost that grows with the occlusion."
+        ),
     )
     timing: Literal["symmetric", "published"] = Field(
         default="symmetric",

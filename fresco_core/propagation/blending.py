@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_core.propagation import histogram, poisson
-from fresco_core.propagation.guides import Mask, Picture
 from fresco_core.propagation.options import PropagationOptions
+from fresco_core.propagation.pictures import Mask, Picture
 from fresco_core.propagation.selection import assemble, choose, steady
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fresco_core.propagation.compiled import kernel
-from fresco_core.propagation.pyramid import Picture
+from fresco_core.propagation.pictures import Picture
 
 
 def channels_of(picture: Picture) -> Picture:

@@ -26,8 +26,8 @@ class PropagationOptions:
     random search. The program has no ``still`` and no ``seed``, and one quality: its own.
 
     Guide weights: ``colour``, ``edge``, ``temporal``, ``positional`` (the style has 1). Where the
-    flow is occluded, guides are inpainted from within ``inpaint_radius`` pixels, at one
-    ``inpaint_scale``-th of the size.
+    flow is occluded, guides are filled: with ``inpaint_scale`` 0 by averages of what is around, else
+    inpainted (Telea) from within ``inpaint_radius`` pixels, at one ``inpaint_scale``-th of the size.
 
     Merging: ``timing`` of the second key frame's weight, ``symmetric`` or ``published``; ``blend``
     of both directions, ``histogram`` or ``selection`` (each pixel from one of them); ``poisson``
@@ -47,7 +47,7 @@ class PropagationOptions:
     temporal: float = 0.5
     positional: float = 2.0
     inpaint_radius: int = 48
-    inpaint_scale: int = 4
+    inpaint_scale: int = 0
     timing: Literal["symmetric", "published"] = "symmetric"
     blend: Literal["histogram", "selection"] = "histogram"
     poisson: bool = True
@@ -66,7 +66,7 @@ class PropagationOptions:
             ("still", -2 <= self.still <= 255),
             ("uniformity", self.uniformity >= 0),
             ("inpaint_radius", self.inpaint_radius >= 1),
-            ("inpaint_scale", self.inpaint_scale >= 1),
+            ("inpaint_scale", self.inpaint_scale >= 0),
             ("timing", self.timing in ("symmetric", "published")),
             ("blend", self.blend in ("histogram", "selection")),
             ("poisson_weights", len(self.poisson_weights) == 3),

@@ -18,7 +18,8 @@ from fresco_core.propagation.channels import channels_of, widen
 from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.level import Level
 from fresco_core.propagation.packing import Packing
-from fresco_core.propagation.pyramid import Picture, Size, level_count, level_size, reduce
+from fresco_core.propagation.pictures import Picture
+from fresco_core.propagation.pyramid import Size, level_count, level_size, reduce
 from fresco_core.propagation.votes import LARGEST_PATCH, MOST_CHANNELS
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.painter import Painter, Synthesis
-from fresco_core.propagation.pyramid import Picture
+from fresco_core.propagation.pictures import Picture
 
 _DEFAULT = Effort()
 

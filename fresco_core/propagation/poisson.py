@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 
-from fresco_core.propagation.guides import Mask, Picture
+from fresco_core.propagation.compiled import kernel
 from fresco_core.propagation.histogram import from_lab, to_lab
 from fresco_core.propagation.options import PUBLISHED_CLIP, PUBLISHED_WEIGHTS
+from fresco_core.propagation.pictures import Mask, Picture
+
+# More than float32 is off by, far less than a level.
+_ROUNDING = 1e-3
 
 
 def fuse(
@@ -35,56 +39,69 @@ def fuse(
     ``clip``: largest gradient kept, in levels of 8-bit Lab; None keeps all. The defaults are those
     of FRESCO (Yang et al., CVPR 2024).
     """
-    target = to_lab(blend_HWC).astype(np.float64)
-    mean = target.mean((0, 1))
+    target = to_lab(blend_HWC).astype(np.float32)
+    mean = target.mean((0, 1), dtype=np.float64).astype(np.float32)
     solution = solve(
         target - mean, to_lab(first_HWC), to_lab(second_HWC), mask_HW, weights=weights, clip=clip
     )
     # A constant picture must come back as it was although values are cut off.
-    lab = np.clip(solution + mean + 1e-9, 0, 255).astype(np.uint8)
+    lab = np.clip(solution + (mean + _ROUNDING), 0, 255).astype(np.uint8)
     return from_lab(lab)
 
 
 def solve(
-    target_HWC: NDArray[np.float64],
+    target_HWC: NDArray[np.float32],
     first_HWC: Picture,
     second_HWC: Picture,
     mask_HW: Mask,
     *,
     weights: Sequence[float],
     clip: float | None,
-) -> NDArray[np.float64]:
-    """The u that minimises weight² |grad u - chosen gradients|² + |u - target|² per channel."""
+) -> NDArray[np.float32]:
+    """The u that minimises weight² |grad u - chosen gradients|² + |u - target|² per channel.
+
+    To a few thousandths of a level: in float32, which the transform takes half the time for.
+    """
     height, width = mask_HW.shape
     wave = 2 - 2 * np.cos(np.pi * np.arange(height) / height)[:, None]
     wave = wave + 2 - 2 * np.cos(np.pi * np.arange(width) / width)[None, :]
-    solution = np.empty_like(target_HWC)
+    solution = np.empty(target_HWC.shape, np.float32)
+    right = np.empty(mask_HW.shape, np.float32)
     for c, weight in enumerate(weights):
-        right = target_HWC[..., c] + weight**2 * _divergence(
-            first_HWC[..., c], second_HWC[..., c], mask_HW, clip
+        _right(
+            target_HWC[..., c],
+            first_HWC[..., c],
+            second_HWC[..., c],
+            mask_HW,
+            np.float32(weight**2),
+            np.float32(np.inf if clip is None else clip),
+            right,
         )
-        solution[..., c] = idctn(dctn(right, norm="ortho") / (1 + weight**2 * wave), norm="ortho")
+        waves = dctn(right, norm="ortho")
+        waves /= (1 + weight**2 * wave).astype(np.float32)
+        solution[..., c] = idctn(waves, norm="ortho", overwrite_x=True)
     return solution
 
 
-def _divergence(
-    first_HW: Picture, second_HW: Picture, mask_HW: Mask, clip: float | None
-) -> NDArray[np.float64]:
-    """Adjoint of the differences applied to the chosen differences.
+@kernel
+def _right(target, first, second, mask, weight, clip, out):
+    """The target and, weighted, the adjoint of the differences applied to the chosen differences.
 
     The upper or left pixel of a pair decides which picture the difference comes from.
     """
-    total = np.zeros(mask_HW.shape)
-    for axis in (0, 1):
-        head: tuple[slice, ...] = (slice(None),) * axis + (slice(None, -1),)
-        tail: tuple[slice, ...] = (slice(None),) * axis + (slice(1, None),)
-        chosen = np.where(
-            mask_HW[head],
-            -np.diff(second_HW.astype(np.float64), axis=axis),
-            -np.diff(first_HW.astype(np.float64), axis=axis),
-        )
-        if clip is not None:
-            chosen = np.clip(chosen, -clip, clip)
-        total[head] += chosen
-        total[tail] -= chosen
-    return total
+    height, width = mask.shape
+    for y in range(height):
+        for x in range(width):
+            out[y, x] = target[y, x]
+    for y in range(height):
+        for x in range(width):
+            chosen = second if mask[y, x] else first
+            here = np.float32(chosen[y, x])
+            if y + 1 < height:
+                step = weight * min(max(here - np.float32(chosen[y + 1, x]), -clip), clip)
+                out[y, x] += step
+                out[y + 1, x] -= step
+            if x + 1 < width:
+                step = weight * min(max(here - np.float32(chosen[y, x + 1]), -clip), clip)
+                out[y, x] += step
+                out[y, x + 1] -= step

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_core.errors import ConfigError, FrescodError
-from fresco_core.propagation.guides import Picture
 from fresco_core.propagation.options import PropagationOptions
+from fresco_core.propagation.pictures import Picture
 from fresco_core.propagation.scratch import scratch_folder
 
 if TYPE_CHECKING:

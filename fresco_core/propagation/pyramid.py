@@ -6,11 +6,10 @@ Shape suffixes: H, W rows and columns; C channels.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fresco_core.propagation.compiled import kernel
+from fresco_core.propagation.pictures import Picture
 
-Picture = NDArray[np.uint8]
 Size = tuple[int, int]
 
 SMALLEST_SIDE = 11

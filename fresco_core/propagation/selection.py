@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fresco_core.propagation.guides import Flow, Mask, Picture, warp_nearest
+from fresco_core.propagation.pictures import Flow, Mask, Picture
+from fresco_core.propagation.warp import warp_nearest
 
 
 def choose(

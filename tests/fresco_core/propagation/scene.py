@@ -48,3 +48,10 @@ def sliding(
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def constant_flow(height: int, width: int, x: float, y: float) -> NDArray[np.float32]:
+    """The same displacement everywhere, (2,H,W)."""
+    flow = np.empty((2, height, width), np.float32)
+    flow[0], flow[1] = x, y
+    return flow

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fresco_core.propagation import chain, guides
+from fresco_core.propagation import chain, guides, warp
 from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis
@@ -44,7 +44,7 @@ def test_guides_of_every_frame(calls: list[tuple[np.ndarray, list[Guide], dict[s
     assert len(results) == len(calls) == 3
     previous, position = key, guides.positions(20, 30)
     for j, (style, (colour, edge, temporal, positional), options) in enumerate(calls):
-        occluded = guides.occlusion(backward[j], forward[j])
+        occluded = warp.occlusion(backward[j], forward[j])
         inpainting = OPTIONS.inpaint_radius, OPTIONS.inpaint_scale
         position = guides.carry(position, backward[j], occluded, *inpainting)
         carried = guides.carry(previous, backward[j], occluded, *inpainting)

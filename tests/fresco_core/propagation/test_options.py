@@ -20,7 +20,7 @@ from fresco_core.propagation.effort import QUALITIES, Effort
         {"still": -3},
         {"uniformity": -1},
         {"inpaint_radius": 0},
-        {"inpaint_scale": 0},
+        {"inpaint_scale": -1},
         {"timing": "late"},
         {"blend": "mean"},
         {"poisson_weights": (1.0,)},
