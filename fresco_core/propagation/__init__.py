@@ -40,10 +40,6 @@ def propagate(
     painted from either key frame, and after each merged. Raises ValueError for shapes that do not
     fit, and what `fresco_core.propagation.program.paint` does where that is the options' engine.
     """
-    # Whoever only names options is spared the seconds and the memory of Numba and SciPy.
-    from fresco_core.propagation.blending import merge
-    from fresco_core.propagation.chain import propagate_key
-
     shape = frames_THWC.shape
     count = shape[0] - 2
     if len(shape) != 4 or shape[3] != 3 or count < 0:
@@ -56,30 +52,11 @@ def propagate(
             raise ValueError(f"{name} flows {flows.shape} for frames {shape}")
     if count == 0:
         return np.empty((0, *shape[1:]), np.uint8)
-    from_first = propagate_key(
-        frames_THWC[:-1], first_key_HWC, backward_flows[:-1], forward_flows[:-1], options, on_frame
+    # Whoever only names options is spared the seconds and the memory of Numba and SciPy.
+    from fresco_core.propagation.machine_code import ready
+    from fresco_core.propagation.segment import paint_segment, rehearse
+
+    ready(f"patch {options.patch}", lambda: rehearse(options))
+    return paint_segment(
+        frames_THWC, first_key_HWC, second_key_HWC, forward_flows, backward_flows, options, on_frame
     )
-    from_second = propagate_key(
-        frames_THWC[:0:-1],
-        second_key_HWC,
-        forward_flows[:0:-1],
-        backward_flows[:0:-1],
-        options,
-        on_frame,
-    )
-    # The second run went backwards in time: results and error maps alike are turned round.
-    from_second.reverse()
-    merged = merge(
-        [result.image_HWC for result in from_first],
-        [result.image_HWC for result in from_second],
-        [result.error_HW for result in from_first],
-        [result.error_HW for result in from_second],
-        backward_flows[:-1],
-        options,
-    )
-    frames = []
-    for frame, _ in merged:
-        frames.append(frame)
-        if on_frame is not None:
-            on_frame()
-    return np.stack(frames)

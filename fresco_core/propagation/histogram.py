@@ -27,12 +27,14 @@ def blend(first_HWC: Picture, second_HWC: Picture, like_HWC: Picture, weight: fl
     sums over the pixels.
     """
     first, second, like = to_lab(first_HWC), to_lab(second_HWC), to_lab(like_HWC)
-    mean_a, mean_b, mean, covariance, variance = _statistics(first, second, like)
-    shares = (1 - weight) * _inverse(covariance[:, 0, 0]), weight * _inverse(covariance[:, 1, 1])
-    spread = sum(shares[i] * shares[j] * covariance[:, i, j] for i in range(2) for j in range(2))
+    mean, covariance, variance = _statistics(first, second, like)
+    a, b = (1 - weight) * _inverse(covariance[:, 0, 0]), weight * _inverse(covariance[:, 1, 1])
+    spread = a**2 * covariance[:, 0, 0] + b**2 * covariance[:, 1, 1]
+    spread += 2 * a * b * covariance[:, 0, 1]
     gain = np.sqrt(variance) * _inverse(spread)
-    factors = np.stack([gain * shares[0], gain * shares[1]])
-    _mix(first, second, factors, mean - factors[0] * mean_a - factors[1] * mean_b)
+    factors = np.stack([gain * a, gain * b])
+    offset = mean[:, 2] - factors[0] * mean[:, 0] - factors[1] * mean[:, 1]
+    _mix(first, second, factors, offset)
     return from_lab(first)
 
 
@@ -48,16 +50,32 @@ def from_lab(picture_HWC: Picture) -> Picture:
 
 def _inverse(variance: NDArray[np.float64]) -> NDArray[np.float64]:
     """One over the deviation; 0 of what does not vary."""
-    # Rounding leaves about 1e-14 of a constant channel.
-    flat = variance < 1e-12
+    # One pixel of a million that differs by one level makes 1e-6.
+    flat = variance < 1e-8
     return np.where(flat, 0.0, 1 / np.sqrt(np.where(flat, 1.0, variance)))
 
 
+def _statistics(
+    first_HWC: Picture, second_HWC: Picture, like_HWC: Picture
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Means (C,3) of all, covariances (C,2,2) of the first two, variances (C,) of the third."""
+    channels = first_HWC.shape[2]
+    sums, products = np.zeros((channels, 3), np.int64), np.zeros((channels, 4), np.int64)
+    _add_up(first_HWC, second_HWC, like_HWC, sums, products)
+    count = first_HWC.shape[0] * first_HWC.shape[1]
+    # Whole numbers until here: a constant channel's variance is 0 or rounding's 1e-11.
+    mean, square = sums / count, products / count
+    covariance = np.empty((channels, 2, 2))
+    covariance[:, 0, 0] = square[:, 0] - mean[:, 0] ** 2
+    covariance[:, 0, 1] = covariance[:, 1, 0] = square[:, 1] - mean[:, 0] * mean[:, 1]
+    covariance[:, 1, 1] = square[:, 2] - mean[:, 1] ** 2
+    return mean, covariance, np.maximum(square[:, 3] - mean[:, 2] ** 2, 0)
+
+
 @kernel
-def _statistics(first, second, like):
-    """Means (C,) of three pictures, covariances (C,2,2) of the first two, variance of the third."""
+def _add_up(first, second, like, sums, products):
+    """Add values of three pictures, and products of the first two and of the third, by channel."""
     height, width, channels = first.shape
-    sums = np.zeros((channels, 8), np.int64)
     for y in range(height):
         for x in range(width):
             for c in range(channels):
@@ -66,19 +84,10 @@ def _statistics(first, second, like):
                 sums[c, 0] += a
                 sums[c, 1] += b
                 sums[c, 2] += d
-                sums[c, 3] += a * a
-                sums[c, 4] += a * b
-                sums[c, 5] += b * b
-                sums[c, 6] += d * d
-    moments = sums / (height * width)
-    means = moments[:, 0].copy(), moments[:, 1].copy(), moments[:, 2].copy()
-    covariance = np.empty((channels, 2, 2))
-    covariance[:, 0, 0] = moments[:, 3] - means[0] ** 2
-    covariance[:, 0, 1] = moments[:, 4] - means[0] * means[1]
-    covariance[:, 1, 0] = covariance[:, 0, 1]
-    covariance[:, 1, 1] = moments[:, 5] - means[1] ** 2
-    variance = np.maximum(moments[:, 6] - means[2] ** 2, 0.0)
-    return means[0], means[1], means[2], covariance, variance
+                products[c, 0] += a * a
+                products[c, 1] += a * b
+                products[c, 2] += b * b
+                products[c, 3] += d * d
 
 
 @kernel

@@ -26,8 +26,9 @@ class PropagationOptions:
     random search. The program has no ``still`` and no ``seed``, and one quality: its own.
 
     Guide weights: ``colour``, ``edge``, ``temporal``, ``positional`` (the style has 1). Where the
-    flow is occluded, guides are filled: with ``inpaint_scale`` 0 by averages of what is around, else
-    inpainted (Telea) from within ``inpaint_radius`` pixels, at one ``inpaint_scale``-th of the size.
+    flow is occluded, guides are filled: with ``inpaint_scale`` 0 by averages of what is around,
+    else by inpainting (Telea) from within ``inpaint_radius`` pixels, at one ``inpaint_scale``-th of
+    the size.
 
     Merging: ``timing`` of the second key frame's weight, ``symmetric`` or ``published``; ``blend``
     of both directions, ``histogram`` or ``selection`` (each pixel from one of them); ``poisson``

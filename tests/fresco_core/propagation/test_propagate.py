@@ -1,12 +1,17 @@
 """The public function: a scene whose stylised truth is known."""
 
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fresco_core.propagation import PropagationOptions, blending, chain, propagate
+from fresco_core.propagation import PropagationOptions, machine_code, propagate, segment
 from fresco_core.propagation.patchmatch import Synthesis
+from tests.conftest import ROOT
 from tests.fresco_core.propagation.scene import psnr, sliding, stylise
 
 QUICK = PropagationOptions(votes=4, sweeps=3)
@@ -68,8 +73,9 @@ def test_results_errors_and_flows_of_a_frame_meet(monkeypatch: pytest.MonkeyPatc
             assert flow == 200 + i
             yield arrays[0], None
 
-    monkeypatch.setattr(chain, "propagate_key", numbered)
-    monkeypatch.setattr(blending, "merge", check)
+    monkeypatch.setattr(machine_code, "ready", lambda *_: None)
+    monkeypatch.setattr(segment, "propagate_key", numbered)
+    monkeypatch.setattr(segment, "merge", check)
     between = propagate(frames, frames[0], frames[-1], forward, backward)
     assert between[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
 
@@ -148,3 +154,21 @@ def test_shapes_are_checked():
         propagate(frames, key, key, forward[1:], backward)
     with pytest.raises(ValueError, match="backward flows"):
         propagate(frames, key, key, forward, backward[..., 1:])
+
+
+def test_who_runs_it_and_on_how_many_threads_decides_nothing():
+    """Another process, that hashes and shuffles otherwise, and two threads at once."""
+    (frames, _), code = run(4), (
+        "import hashlib, sys\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from tests.fresco_core.propagation.test_propagate import run\n"
+        "with ThreadPoolExecutor(2) as pool:\n"
+        "    for frames in pool.map(lambda _: run(4)[0], range(2)):\n"
+        "        print(hashlib.sha256(frames.tobytes()).hexdigest())\n"
+    )  # fmt: skip
+    names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {**os.environ, **dict.fromkeys(names, "2"), "PYTHONHASHSEED": "7"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, capture_output=True
+    )
+    assert told.stdout.decode().split() == [hashlib.sha256(frames.tobytes()).hexdigest()] * 2

@@ -1,9 +1,19 @@
 """What is seen through a flow."""
 
 import numpy as np
+import pytest
 
 from fresco_core.propagation import warp
 from tests.fresco_core.propagation.scene import constant_flow, sliding, texture
+
+
+@pytest.mark.parametrize("see", [warp.warp_nearest, warp.warp_linear])
+def test_warp_reads_from_where_the_flow_points(see):
+    picture = texture(12, 16)
+    warped = see(picture, constant_flow(12, 16, 3, -2))
+    np.testing.assert_array_equal(warped[2:, :-3], picture[:-2, 3:])
+    assert not warped[:2].any()
+    assert not warped[:, -3:].any()
 
 
 def test_linear_warp_half_a_pixel_outside_gives_half_the_border():
