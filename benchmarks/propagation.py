@@ -1,11 +1,12 @@
-"""Synthesis against what the reference implementation made of the same cases.
+"""Propagation's cost and quality, against what the reference implementation took and made.
 
-    python -m benchmarks.propagation [--cases DIR] [--json FILE] [--quality NAME] [--repeat 3]
+    python -m benchmarks.propagation [--cases DIR] [--clips DIR] [--json FILE] [--quality NAME]
+                                     [--only NAME] [--repeat 3] [--picture FILE]
 
-One run paints one frame from one key frame. Prints, per case, core seconds (process CPU time on
-one thread, median of the repetitions, compilation excluded), the mean patch error, PSNR and SSIM to
-the true frame and the warp error, beside the reference's. Fails when a bound is missed; bounds hold
-for the default quality.
+Cases: one frame from one key frame, beside the reference's figures. Clips: a whole segment, core
+seconds by stage, and what else merging could be. Fails when a bound is missed; bounds hold for the
+default quality. Seconds are CPU time of this process, which works on one thread, the median of the
+repetitions; machine code is made beforehand. ``--picture`` draws two of the cases.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks import propagation_picture, propagation_segment
 from benchmarks.propagation_cases import Case, cases_in
 from fresco_core.propagation.options import PropagationOptions
 
@@ -95,12 +97,15 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=Path, default=Path("../shared/propagation"))
+    parser.add_argument("--clips", type=Path, default=Path("../shared/clips"))
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--quality", help="reference, balanced or fast; default: the default")
-    parser.add_argument("--only", default="", help="cases with this in their name")
+    parser.add_argument("--only", default="", help="cases and clips with this in their name")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--picture", type=Path, help="draw reference, ours and difference here")
     arguments = parser.parse_args()
     cases = [case for case in cases_in(arguments.cases) if arguments.only in case.name]
+    clips = [clip for clip in sorted(arguments.clips.glob("*.mp4")) if arguments.only in clip.name]
     if not cases:
         sys.exit(f"{arguments.cases}: no case there: name their folder with --cases")
     cv2.setNumThreads(1)
@@ -111,10 +116,18 @@ def main() -> None:
     cases[0].synthesize(options)  # machine code is made or read
     print(f"first run {time.perf_counter() - start:.1f} s, compilation included\n")
     rows = [measure(case, options, arguments.repeat) for case in cases]
-    print("\n".join(table(rows)))
+    print("\n".join(table(rows)), flush=True)
     words = missed(rows)
+    figures: dict[str, Any] = {"cases": rows}
+    if clips:
+        segments = propagation_segment.measure_all(clips, options)
+        print("\n" + "\n".join(propagation_segment.table(segments)))
+        words += propagation_segment.missed(segments)
+        figures["segments"] = segments
+    if arguments.picture:
+        propagation_picture.draw(cases, options, arguments.picture)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"cases": rows, "missed": words}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({**figures, "missed": words}, indent=1) + "\n")
     if words and not arguments.quality:
         sys.exit("\n" + "\n".join(words))
 

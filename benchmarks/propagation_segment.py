@@ -10,7 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,17 +20,37 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import diags, identity, kron
+from scipy.sparse.linalg import cg
 from skimage.metrics import structural_similarity
 
 from fresco_core.flow.inverse_search import InverseSearch
-from fresco_core.propagation import blending, chain, propagate
-from fresco_core.propagation.options import PropagationOptions
+from fresco_core.propagation import blending, chain, poisson, propagate
+from fresco_core.propagation import segment as segment_module
+from fresco_core.propagation.options import PUBLISHED_CLIP, PUBLISHED_WEIGHTS, PropagationOptions
 from fresco_core.propagation.painter import Painter
 from fresco_core.propagation.warp import occlusion
 
 Picture = NDArray[np.uint8]
 
-KEY_DISTANCE = 5
+KEY_DISTANCE, SIDE = 5, 512
+AROUND = 0.25
+"""Core seconds a frame for all but synthesis."""
+LEVEL = 1.0
+"""Grey levels by which Poisson fusion may miss the least-squares minimum."""
+MERGING: dict[str, dict[str, Any]] = {
+    "selection": {"blend": "selection", "poisson": False},
+    "selection, Poisson 0.5": {"blend": "selection"},
+    "histogram": {"poisson": False},
+    "histogram, Poisson 0.25": {"poisson_weights": (0.25,) * 3},
+    "histogram, Poisson 0.5 (default)": {},
+    "histogram, Poisson 1": {"poisson_weights": (1.0,) * 3},
+    "histogram, Poisson 2.5 on L, clip 100 (published)": {
+        "poisson_weights": PUBLISHED_WEIGHTS,
+        "poisson_clip": PUBLISHED_CLIP,
+    },
+}
+"""What of the options merging could be."""
 STAGES = {
     "guides": [(chain, "occlusion"), (chain, "carry"), (chain, "edges"), (chain, "positions")],
     "synthesis": [(Painter, "__init__"), (Painter, "paint")],
@@ -47,6 +69,10 @@ class Segment:
     frames_THWC: Picture
     forward: NDArray[np.float32]
     backward: NDArray[np.float32]
+
+    @cached_property
+    def truth_THWC(self) -> Picture:
+        return np.stack([stylise(frame) for frame in self.frames_THWC])
 
     @property
     def occluded(self) -> float:
@@ -119,26 +145,32 @@ def stopwatch() -> Iterator[dict[str, float]]:
 
 def measure(segment: Segment, options: PropagationOptions) -> dict[str, Any]:
     """Core seconds by stage for each frame between, and its fidelity."""
-    truth_THWC = np.stack([stylise(frame) for frame in segment.frames_THWC])
     with stopwatch() as seconds:
         start = time.process_time()
         frames_THWC = propagate(
             segment.frames_THWC,
-            truth_THWC[0],
-            truth_THWC[-1],
+            segment.truth_THWC[0],
+            segment.truth_THWC[-1],
             segment.forward,
             segment.backward,
             options=options,
         )
         total = time.process_time() - start
     count = len(frames_THWC)
-    pairs = list(zip(frames_THWC, truth_THWC[1:-1], strict=True))
     return {
         "clip": segment.name,
         "occluded": segment.occluded,
         "seconds": {stage: seconds[stage] / count for stage in STAGES},
         "total": total / count,
         "around": (total - seconds["synthesis"]) / count,
+        **fidelity(frames_THWC, segment.truth_THWC[1:-1]),
+    }
+
+
+def fidelity(frames_THWC: Picture, truth_THWC: Picture) -> dict[str, float]:
+    """Means of PSNR and SSIM; sharpness: deviation of the Laplacian over that of the truth."""
+    pairs = list(zip(frames_THWC, truth_THWC, strict=True))
+    return {
         "psnr": float(np.mean([cv2.PSNR(*pair) for pair in pairs])),
         "ssim": float(np.mean([structural_similarity(*pair, channel_axis=2) for pair in pairs])),
         "sharpness": float(np.mean([_detail(ours) / _detail(true) for ours, true in pairs])),
@@ -148,3 +180,113 @@ def measure(segment: Segment, options: PropagationOptions) -> dict[str, Any]:
 def _detail(picture_HWC: Picture) -> float:
     grey = cv2.cvtColor(picture_HWC, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_64F).std())
+
+
+def measure_all(clips: list[Path], options: PropagationOptions) -> dict[str, Any]:
+    """Segments at two sizes of occlusion and more, the ways of merging, and Poisson's accuracy."""
+    segments = [segment_of(clip, SIDE) for clip in clips]
+    measure(segments[0], replace(options, votes=2, sweeps=1))  # machine code is made or read
+    rows = sorted((measure(segment, options) for segment in segments), key=itemgetter("occluded"))
+    last = segments[-1]
+    return {
+        "segments": rows,
+        "merging": compare_merging(segments, options),
+        "poisson_off_by": poisson_off_by(last.truth_THWC[0], last.truth_THWC[-1]),
+    }
+
+
+def compare_merging(segments: list[Segment], options: PropagationOptions) -> dict[str, Any]:
+    """Fidelity of each way of `MERGING`, mean over the segments; both directions painted once."""
+    figures: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for segment in segments:
+        held: list[Any] = []
+
+        def hold(*arguments: Any, held: list[Any] = held) -> Iterator[Any]:
+            held.extend(arguments[:-1])
+            return blending.merge(*arguments)
+
+        with patch.object(segment_module, "merge", hold):
+            measure(segment, options)
+        for name, changes in MERGING.items():
+            merged = blending.merge(*held, replace(options, **changes))
+            frames_THWC = np.stack([frame for frame, _ in merged])
+            figures[name].append(fidelity(frames_THWC, segment.truth_THWC[1:-1]))
+    return {
+        name: {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        for name, rows in figures.items()
+    }
+
+
+def poisson_off_by(first_HWC: Picture, second_HWC: Picture) -> dict[str, float]:
+    """Largest difference to the least-squares minimum, in levels, by the weight of gradients.
+
+    The minimum is that of conjugate gradients in float64 on the sparse matrix of differences.
+    """
+    mask = np.random.default_rng(0).random(first_HWC.shape[:2]) < 0.5
+    mask = cv2.medianBlur(mask.astype(np.uint8) * 255, 15) > 0
+    target = first_HWC.astype(np.float32)
+    off = {}
+    for weight in (0.5, 2.5):
+        ours = poisson.solve(target, first_HWC, second_HWC, mask, weights=(weight,) * 3, clip=None)
+        off[str(weight)] = 0.0
+        for c in range(3):
+            exact = _minimum(target[..., c], first_HWC[..., c], second_HWC[..., c], mask, weight)
+            off[str(weight)] = max(off[str(weight)], float(np.abs(exact - ours[..., c]).max()))
+    return off
+
+
+def _minimum(
+    target_HW: NDArray[np.float32],
+    first_HW: Picture,
+    second_HW: Picture,
+    mask_HW: NDArray[np.bool_],
+    weight: float,
+) -> NDArray[np.float64]:
+    """Of weight² |differences of u - chosen ones|² + |u - target|²."""
+    height, width = mask_HW.shape
+    matrix = identity(height * width, format="csr")
+    right = target_HW.astype(np.float64).ravel()
+    for step in (
+        kron(diags([1.0, -1.0], [0, 1], shape=(height - 1, height)), identity(width)),
+        kron(identity(height), diags([1.0, -1.0], [0, 1], shape=(width - 1, width))),
+    ):
+        step = step.tocsr()
+        of_second = step.maximum(0) @ mask_HW.ravel() > 0  # the upper or left pixel decides
+        chosen = np.where(
+            of_second, step @ second_HW.ravel().astype(float), step @ first_HW.ravel().astype(float)
+        )
+        matrix = matrix + weight**2 * (step.T @ step)
+        right += weight**2 * (step.T @ chosen)
+    solution, stopped = cg(matrix, right, rtol=1e-12)
+    assert stopped == 0
+    return np.asarray(solution).reshape(height, width)
+
+
+def missed(figures: dict[str, Any]) -> list[str]:
+    """The bounds that are missed, in words."""
+    words = [
+        f"{row['clip']}: guides, selection and blending {row['around']:.3f} s > {AROUND}"
+        for row in figures["segments"]
+        if row["around"] > AROUND
+    ]
+    off = max(figures["poisson_off_by"].values())
+    return words + ([f"Poisson off by {off:.3f} levels"] if off > LEVEL else [])
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """Markdown tables of the segments and of the ways of merging."""
+    lines = [
+        f"| clip | occluded | {' | '.join(STAGES)} | all but synthesis | PSNR | SSIM |",
+        f"| --- | --- | {'--- | ' * len(STAGES)}--- | --- | --- |",
+    ]
+    for row in figures["segments"]:
+        seconds = " | ".join(f"{row['seconds'][stage]:.3f}" for stage in STAGES)
+        lines.append(
+            f"| {row['clip']} | {100 * row['occluded']:.1f} % | {seconds} "
+            f"| {row['around']:.3f} | {row['psnr']:.2f} | {row['ssim']:.3f} |"
+        )
+    lines += ["", "| merging | PSNR | SSIM | sharpness |", "| --- | --- | --- | --- |"]
+    for name, row in figures["merging"].items():
+        lines.append(f"| {name} | {row['psnr']:.2f} | {row['ssim']:.4f} | {row['sharpness']:.3f} |")
+    off = ", ".join(f"{off:.4f} at {key}" for key, off in figures["poisson_off_by"].items())
+    return [*lines, "", f"Poisson is off by at most {off} (levels, by weight of gradients)."]
