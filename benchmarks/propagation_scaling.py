@@ -2,10 +2,10 @@
 
     python -m benchmarks.propagation_scaling [--processes 1,2] [--picture FILE] [--json FILE]
 
-n processes paint at once, one core each: runs a second against n times those of one process alone
-(bound: 0.95, on a machine with that many idle cores). Then as many start at once with an empty folder for
-machine code (bound: one compiles, all are done within 25 s of CPU time). Then core seconds of a run
-by side and by number of guide channels.
+n processes paint at once: runs a core second against those of one process alone (bound: 0.95; what
+they take from one another are caches and memory. CPU time leaves out that others use the machine).
+Then as many start at once with an empty folder for machine code (bound: one compiles, in 25 core
+seconds). Then core seconds of a run by side and by number of guide channels.
 """
 
 import argparse
@@ -66,14 +66,14 @@ def _runs(barrier: Barrier, results: Any) -> None:
     style, pairs = guides(512)
     synthesize(style, pairs, effort=PropagationOptions().effort)
     barrier.wait()
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(RUNS):
         synthesize(style, pairs, effort=PropagationOptions().effort)
-    results.put(time.perf_counter() - start)
+    results.put(time.process_time() - start)
 
 
 def rate(processes: int) -> float:
-    """Runs a second of so many processes at once."""
+    """Runs a core second of so many processes at once, their sum."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.SimpleQueue()
     workers = [context.Process(target=_runs, args=(barrier, results)) for _ in range(processes)]
@@ -156,7 +156,7 @@ def main() -> None:
     words = []
     for number, of_all in rates.items():
         share = of_all / (number * rates[1])
-        print(f"{number} processes: {of_all:.2f} runs a second, {share:.3f} of {number} x one")
+        print(f"{number} processes: {of_all:.2f} runs a core second, {share:.3f} of {number} x one")
         if share < EFFICIENCY:
             words.append(f"{number} processes: {share:.3f} < {EFFICIENCY}")
     cold = start_at_once(numbers[-1])

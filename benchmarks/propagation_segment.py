@@ -44,10 +44,12 @@ MERGING: dict[str, dict[str, Any]] = {
     "histogram": {"poisson": False},
     "histogram, Poisson 0.25": {"poisson_weights": (0.25,) * 3},
     "histogram, Poisson 0.5 (default)": {},
+    "histogram, Poisson 0.5, rounded down": {"poisson_rounding": "down"},
     "histogram, Poisson 1": {"poisson_weights": (1.0,) * 3},
     "histogram, Poisson 2.5 on L, clip 100 (published)": {
         "poisson_weights": PUBLISHED_WEIGHTS,
         "poisson_clip": PUBLISHED_CLIP,
+        "poisson_rounding": "down",
     },
 }
 """What of the options merging could be."""
@@ -202,7 +204,7 @@ def compare_merging(segments: list[Segment], options: PropagationOptions) -> dic
         held: list[Any] = []
 
         def hold(*arguments: Any, held: list[Any] = held) -> Iterator[Any]:
-            held.extend(arguments[:-1])
+            held[:] = arguments[:-1]
             return blending.merge(*arguments)
 
         with patch.object(segment_module, "merge", hold):

@@ -323,3 +323,6 @@ class Propagation(Section):
     poisson_clip: float = Field(
         default=0.0, ge=0, le=255, description="Gradients are limited to this; 0: they are not."
     )
+    poisson_rounding: Literal["nearest", "down"] = Field(
+        default="nearest", description="Rounding of the result; down darkens by half a level."
+    )

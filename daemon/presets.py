@@ -72,6 +72,7 @@ PRESETS: Mapping[str, Preset] = {
             "propagation.timing": "published",
             "propagation.poisson_weights": [2.5, 0.5, 0.5],
             "propagation.poisson_clip": 100.0,
+            "propagation.poisson_rounding": "down",
         },
     ),
 }

@@ -70,5 +70,6 @@ def merge_frame(
             mask_HW,
             weights=options.poisson_weights,
             clip=options.poisson_clip,
+            rounding=options.poisson_rounding,
         )
     return frame

@@ -7,6 +7,8 @@ from typing import Literal
 
 from fresco_core.propagation.effort import QUALITIES, Effort, Quality
 
+Rounding = Literal["nearest", "down"]
+
 PUBLISHED_WEIGHTS = (2.5, 0.5, 0.5)
 PUBLISHED_CLIP = 100.0
 
@@ -33,7 +35,8 @@ class PropagationOptions:
     Merging: ``timing`` of the second key frame's weight, ``symmetric`` or ``published``; ``blend``
     of both directions, ``histogram`` or ``selection`` (each pixel from one of them); ``poisson``
     removes seams, with ``poisson_weights`` of the gradients for L, a, b and gradients limited to
-    ``poisson_clip`` levels (None: not limited).
+    ``poisson_clip`` levels (None: not limited), its result rounded ``nearest`` or ``down``
+    (``poisson_rounding``).
     """
 
     quality: Quality = "balanced"
@@ -54,6 +57,7 @@ class PropagationOptions:
     poisson: bool = True
     poisson_weights: tuple[float, float, float] = (0.5, 0.5, 0.5)
     poisson_clip: float | None = None
+    poisson_rounding: Rounding = "nearest"
     engine: Literal["builtin", "ebsynth"] = "builtin"
     program: str = "ebsynth"
 
@@ -70,6 +74,7 @@ class PropagationOptions:
             ("inpaint_scale", self.inpaint_scale >= 0),
             ("timing", self.timing in ("symmetric", "published")),
             ("blend", self.blend in ("histogram", "selection")),
+            ("poisson_rounding", self.poisson_rounding in ("nearest", "down")),
             ("poisson_weights", len(self.poisson_weights) == 3),
         ):
             if not good:
@@ -96,4 +101,5 @@ class PropagationOptions:
             timing="published",
             poisson_weights=PUBLISHED_WEIGHTS,
             poisson_clip=PUBLISHED_CLIP,
+            poisson_rounding="down",
         )

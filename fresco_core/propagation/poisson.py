@@ -17,11 +17,11 @@ from scipy.fft import dctn, idctn
 
 from fresco_core.propagation.compiled import kernel
 from fresco_core.propagation.histogram import from_lab, to_lab
-from fresco_core.propagation.options import PUBLISHED_CLIP, PUBLISHED_WEIGHTS
+from fresco_core.propagation.options import PUBLISHED_CLIP, PUBLISHED_WEIGHTS, Rounding
 from fresco_core.propagation.pictures import Mask, Picture
 
-# More than float32 is off by, far less than a level.
-_ROUNDING = 1e-3
+_ADDED: dict[Rounding, float] = {"nearest": 0.5, "down": 1e-3}
+"""Before the fraction is cut off. A constant picture must come back, inexact as float32 is."""
 
 
 def fuse(
@@ -32,20 +32,20 @@ def fuse(
     *,
     weights: Sequence[float] = PUBLISHED_WEIGHTS,
     clip: float | None = PUBLISHED_CLIP,
+    rounding: Rounding = "down",
 ) -> Picture:
     """The blend with the gradients of the first picture, or of the second where the mask is True.
 
     Pictures are uint8 RGB (H,W,3). ``weights``: of the gradients against the values, for L, a, b.
-    ``clip``: largest gradient kept, in levels of 8-bit Lab; None keeps all. The defaults are those
-    of FRESCO (Yang et al., CVPR 2024).
+    ``clip``: largest gradient kept, in levels of 8-bit Lab; None keeps all.
+    ``rounding``: of the result, in Lab. The defaults are those of FRESCO (Yang et al., CVPR 2024).
     """
     target = to_lab(blend_HWC).astype(np.float32)
     mean = target.mean((0, 1), dtype=np.float64).astype(np.float32)
     solution = solve(
         target - mean, to_lab(first_HWC), to_lab(second_HWC), mask_HW, weights=weights, clip=clip
     )
-    # A constant picture must come back as it was although values are cut off.
-    lab = np.clip(solution + (mean + _ROUNDING), 0, 255).astype(np.uint8)
+    lab = np.clip(solution + (mean + np.float32(_ADDED[rounding])), 0, 255).astype(np.uint8)
     return from_lab(lab)
 
 

@@ -19,8 +19,8 @@ from fresco_core.propagation.patchmatch import Guide, Synthesis, fit, synthesize
 from tests.conftest import find_material
 
 SMALL_SIDE = 320
-SECONDS = 2
-"""Of one core for a case of 256x256; more pixels may take proportionally longer."""
+SPEED_UP = 20
+"""Of CPU time. The benchmark wants 40, of a machine that does nothing else."""
 
 
 def cases() -> list[Any]:
@@ -87,7 +87,7 @@ def test_as_good_as_the_original(path: Path, compiled: None) -> None:
     print(f"{meta['case']}: E x {ratio:.4f}, PSNR {signal:.2f} ({gain:+.3f}) dB, {seconds:.1f} s")
     assert ratio <= 1.03
     assert gain >= -0.1
-    assert seconds <= SECONDS * max(1.0, meta["height"] * meta["width"] / 256**2)
+    assert seconds <= reference["cpu_s"] / SPEED_UP
 
 
 @pytest.mark.parametrize("path", cases())

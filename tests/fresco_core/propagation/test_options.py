@@ -14,6 +14,7 @@ from fresco_core.propagation.effort import QUALITIES, Effort
         {"engine": "ours"},
         {"patch": 4},
         {"quality": "best"},
+        {"poisson_rounding": "up"},
         {"patch": 17},
         {"votes": -1},
         {"sweeps": -1},
@@ -37,6 +38,7 @@ def test_published_values():
     assert (options.poisson_weights, options.poisson_clip) == ((2.5, 0.5, 0.5), 100)
     assert options.effort == Effort(votes=12, sweeps=6, still=-1, far=0)
     assert options.inpaint_radius == 30
+    assert (options.inpaint_scale, options.poisson_rounding) == (1, "down")
 
 
 def test_a_quality_stands_for_an_effort():

@@ -86,3 +86,14 @@ def test_clip_limits_steep_gradients_only():
     assert np.abs(free - to_lab(picture)).max() <= 1
     clipped = to_lab(poisson.fuse(picture, picture, picture, mask, clip=100.0)).astype(int)
     assert clipped[8, 8, 0] - clipped[8, 7, 0] < 150
+
+
+def test_rounding():
+    """Of a picture whose values are known to a fraction: half a level lies between the two."""
+    first, second = texture(64, 64, seed=1), texture(64, 64, seed=2)
+    mask = np.zeros((64, 64), np.bool_)
+    down, nearest = (
+        to_lab(poisson.fuse(first, second, second, mask, clip=None, rounding=rounding))
+        for rounding in ("down", "nearest")
+    )
+    assert 0.3 < nearest[..., 0].mean() - down[..., 0].mean() < 0.7
