@@ -40,7 +40,7 @@ test-oldest: .venv-oldest/.installed
 
 # benchmarks/gpu_scaling.py needs GPUs and says how it wants to be called.
 bench: venv
-	@for name in memory pipeline_sim soak; do echo "== $$name"; \
+	@for name in memory pipeline_sim propagation soak; do echo "== $$name"; \
 	$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # The environments stay: remove .venv and .venv-oldest by hand.

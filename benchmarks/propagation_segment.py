@@ -147,12 +147,13 @@ def stopwatch() -> Iterator[dict[str, float]]:
 
 def measure(segment: Segment, options: PropagationOptions) -> dict[str, Any]:
     """Core seconds by stage for each frame between, and its fidelity."""
+    truth_THWC = segment.truth_THWC
     with stopwatch() as seconds:
         start = time.process_time()
         frames_THWC = propagate(
             segment.frames_THWC,
-            segment.truth_THWC[0],
-            segment.truth_THWC[-1],
+            truth_THWC[0],
+            truth_THWC[-1],
             segment.forward,
             segment.backward,
             options=options,
@@ -165,7 +166,7 @@ def measure(segment: Segment, options: PropagationOptions) -> dict[str, Any]:
         "seconds": {stage: seconds[stage] / count for stage in STAGES},
         "total": total / count,
         "around": (total - seconds["synthesis"]) / count,
-        **fidelity(frames_THWC, segment.truth_THWC[1:-1]),
+        **fidelity(frames_THWC, truth_THWC[1:-1]),
     }
 
 
