@@ -1,0 +1,177 @@
+"""The feature optimisation on a GPU: fused kernels, all iterations captured in one CUDA graph.
+
+Does what `optimization.optimize_features` does, with gradients of its own: the loss of token
+correlations has a sign as its derivative, so its gradient is ``2 sign(G - R) v``, two matrix
+products in half precision; the temporal loss is a gather of signs (`warp_rows`).
+
+Shapes: N frames, K copies of them, B = K * N samples, C channels, h x w grid, P = h * w tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from fresco_core.feature_kernels import adam_step, gram_signs, warp_signs
+from fresco_core.optimization import TEMPORAL_WEIGHT
+from fresco_core.options import OptimizationOptions
+from fresco_core.warp_rows import WarpRows
+
+HALF = torch.float16  # unit vectors lose nothing by its range, and gain its precision
+TILE, DEPTH = 128, 64
+# Signs of so many bytes at once: enough to fill a device, however large the pictures.
+SIGNS_BYTES = 512 << 20
+
+
+class FeatureOptimizer:
+    """The optimisation of features of one shape, on one device.
+
+    Holds all memory that it needs, about 40 bytes a value and `SIGNS_BYTES`.
+    """
+
+    def __init__(
+        self,
+        shape_BChw: tuple[int, int, int, int],
+        frames: int,
+        options: OptimizationOptions,
+        device: torch.device,
+        *,
+        spatial: bool,
+        temporal: bool,
+        graph: bool = True,
+    ) -> None:
+        samples, channels, rows, columns = shape_BChw
+        tokens = rows * columns
+        self.shape = samples, tokens, channels
+        self.frames, self.options = frames, options
+        self.spatial, self.temporal = spatial, temporal
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.feature_BPC, self.mean_BPC, self.square_BPC = (empty(*self.shape) for _ in range(3))
+        self.length_BP = empty(samples, tokens)
+        spatial_shape = self.shape if spatial else (1, 1, 1)
+        self.tokens_BPC, self.reference_BPC, self.gram_BPC = (
+            empty(*spatial_shape, dtype=HALF) for _ in range(3)
+        )
+        at_once = max(1, SIGNS_BYTES // (2 * tokens * tokens))
+        side = tokens if spatial else 1
+        self.gram_signs_bPP = empty(min(samples, at_once), side, side, dtype=HALF)
+        signs_shape = self.shape if temporal else (1, 1, 1)
+        self.back_signs_BPC, self.fore_signs_BPC = (
+            empty(*signs_shape, dtype=torch.int8) for _ in range(2)
+        )
+        self.back, self.fore = (
+            WarpRows(
+                empty(frames, tokens),
+                empty(frames, tokens, 4, dtype=torch.int32),
+                empty(frames, tokens, 4),
+                empty(frames, tokens + 1, dtype=torch.int32),
+                empty(frames, 4 * tokens, dtype=torch.int32),
+                empty(frames, 4 * tokens),
+            )
+            for _ in range(2)
+        )
+        self._graph = self._captured() if graph else None
+
+    def set_batch(
+        self, reference_BPC: Tensor | None, rows: tuple[WarpRows, WarpRows] | None
+    ) -> None:
+        """Take what stays the same for a batch: unit vectors of the reference pass, and warps."""
+        if reference_BPC is not None:
+            self.reference_BPC.copy_(reference_BPC)
+        for mine, given in zip((self.back, self.fore), rows or (), strict=rows is not None):
+            for place, tensor in zip(mine.tensors(), given.tensors(), strict=True):
+                place.copy_(tensor)
+
+    def run(self, feature_BPC: Tensor) -> Tensor:
+        """Optimise; float32 (B,P,C), valid until the next call."""
+        self.feature_BPC.copy_(feature_BPC)
+        if self._graph is None:
+            self._iterate()
+        else:
+            self._graph.replay()
+        return self.feature_BPC
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        self._iterate()  # compiles the kernels, which a capture could not
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._iterate()
+        return graph
+
+    def _iterate(self) -> None:
+        if self.spatial:
+            length_BP1 = self.feature_BPC.norm(dim=2, keepdim=True).clamp_min(1e-20)
+            self.length_BP.copy_(length_BP1[..., 0])
+            self.tokens_BPC.copy_(self.feature_BPC / length_BP1)
+        for iteration in range(1, self.options.iterations + 1):
+            if self.spatial:
+                self._correlate()
+            if self.temporal:
+                self._compare()
+            self._step(iteration)
+
+    def _correlate(self) -> None:
+        samples, tokens, channels = self.shape
+        tiles = -(-tokens // TILE)
+        for some in torch.arange(samples).split(len(self.gram_signs_bPP)):
+            chosen = slice(int(some[0]), int(some[-1]) + 1)
+            signs_bPP = self.gram_signs_bPP[: len(some)]
+            gram_signs[(tiles * (tiles + 1) // 2, len(some))](
+                self.tokens_BPC[chosen],
+                self.reference_BPC[chosen],
+                signs_bPP,
+                tokens,
+                channels,
+                tiles,
+                BLOCK=TILE,
+                DEPTH=DEPTH,
+                num_warps=8,
+                num_stages=3,
+            )
+            torch.bmm(signs_bPP, self.tokens_BPC[chosen], out=self.gram_BPC[chosen])
+
+    def _compare(self) -> None:
+        samples, tokens, channels = self.shape
+        warp_signs[(tokens, samples)](
+            self.feature_BPC,
+            *(self.back.mask, self.back.token, self.back.weight),
+            *(self.fore.mask, self.fore.token, self.fore.weight),
+            self.back_signs_BPC,
+            self.fore_signs_BPC,
+            self.frames,
+            tokens,
+            channels,
+            WIDTH=_power_of_two(channels),
+        )
+
+    def _step(self, iteration: int) -> None:
+        samples, tokens, channels = self.shape
+        adam_step[(tokens, samples)](
+            self.feature_BPC,
+            self.mean_BPC,
+            self.square_BPC,
+            self.tokens_BPC,
+            self.length_BP,
+            self.gram_BPC,
+            *(self.back.mask, self.back.start, self.back.row, self.back.row_weight),
+            self.back_signs_BPC,
+            *(self.fore.mask, self.fore.start, self.fore.row, self.fore.row_weight),
+            self.fore_signs_BPC,
+            2 * self.options.spatial_weight / (samples * tokens * tokens),
+            TEMPORAL_WEIGHT / (samples * tokens * channels),
+            self.options.learning_rate,
+            1 - 0.9**iteration,
+            1 - 0.999**iteration,
+            self.frames,
+            tokens,
+            channels,
+            WIDTH=_power_of_two(channels),
+            FIRST=iteration == 1,
+            SPATIAL=self.spatial,
+            TEMPORAL=self.temporal,
+        )
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
