@@ -7,18 +7,70 @@ products in half precision; the temporal loss is a gather of signs (`warp_rows`)
 Shapes: N frames, K copies of them, B = K * N samples, C channels, h x w grid, P = h * w tokens.
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor
 
+from fresco_core.correspondence import Correspondence
 from fresco_core.feature_kernels import adam_step, gram_signs, warp_signs
-from fresco_core.optimization import TEMPORAL_WEIGHT
+from fresco_core.optimization import TEMPORAL_WEIGHT, match_statistics
 from fresco_core.options import OptimizationOptions
-from fresco_core.warp_rows import WarpRows
+from fresco_core.warp_rows import WarpRows, ring_rows
 
 HALF = torch.float16  # unit vectors lose nothing by its range, and gain its precision
 TILE, DEPTH = 128, 64
 # Signs of so many bytes at once: enough to fill a device, however large the pictures.
 SIGNS_BYTES = 512 << 20
+# The decoder's levels, at one size of pictures and batch.
+KEPT = 4
+
+
+class FeatureOptimizers:
+    """`optimize_features` on a GPU: an optimizer for each shape, those least used forgotten."""
+
+    def __init__(self) -> None:
+        self._optimizers: OrderedDict[object, FeatureOptimizer] = OrderedDict()
+
+    def __call__(
+        self,
+        feature_BChw: Tensor,
+        *,
+        reference_BPC: Tensor | None = None,
+        correspondence: Correspondence | None = None,
+        options: OptimizationOptions,
+    ) -> Tensor:
+        """See `optimization.optimize_features`."""
+        if options.spatial_weight == 0:
+            reference_BPC = None
+        if (reference_BPC is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
+            return feature_BChw
+        samples, channels, rows, columns = feature_BChw.shape
+        frames = len(correspondence.forward_flows) if correspondence is not None else 1
+        spatial, temporal = reference_BPC is not None, correspondence is not None
+        key = (tuple(feature_BChw.shape), frames, options, spatial, temporal)
+        optimizer = self._optimizers.pop(key, None)
+        if optimizer is None:
+            while len(self._optimizers) >= KEPT:
+                self._optimizers.popitem(last=False)
+            optimizer = FeatureOptimizer(
+                (samples, channels, rows, columns),
+                frames,
+                options,
+                feature_BChw.device,
+                spatial=spatial,
+                temporal=temporal,
+            )
+        self._optimizers[key] = optimizer
+        optimizer.set_batch(reference_BPC, correspondence, rows)
+        start_BPC = feature_BChw.permute(0, 2, 3, 1).flatten(1, 2)
+        found_BPC = optimizer.run(start_BPC)
+
+        def in_rows(tokens_BPC: Tensor) -> Tensor:
+            return tokens_BPC.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+
+        out_BChw = match_statistics(in_rows(found_BPC), feature_BChw.float())
+        return out_BChw.to(feature_BChw.dtype)
 
 
 class FeatureOptimizer:
@@ -71,17 +123,22 @@ class FeatureOptimizer:
             )
             for _ in range(2)
         )
+        self._reference: Tensor | None = None
+        self._correspondence: Correspondence | None = None
         self._graph = self._captured() if graph else None
 
     def set_batch(
-        self, reference_BPC: Tensor | None, rows: tuple[WarpRows, WarpRows] | None
+        self, reference_BPC: Tensor | None, correspondence: Correspondence | None, rows: int
     ) -> None:
-        """Take what stays the same for a batch: unit vectors of the reference pass, and warps."""
-        if reference_BPC is not None:
+        """Take what stays the same for a batch; nothing happens where it was taken before."""
+        if self._reference is not reference_BPC and reference_BPC is not None:
             self.reference_BPC.copy_(reference_BPC)
-        for mine, given in zip((self.back, self.fore), rows or (), strict=rows is not None):
-            for place, tensor in zip(mine.tensors(), given.tensors(), strict=True):
-                place.copy_(tensor)
+        if self._correspondence is not correspondence and correspondence is not None:
+            given = ring_rows(correspondence, rows)
+            for mine, theirs in zip((self.back, self.fore), given, strict=True):
+                for place, tensor in zip(mine.tensors(), theirs.tensors(), strict=True):
+                    place.copy_(tensor)
+        self._reference, self._correspondence = reference_BPC, correspondence
 
     def run(self, feature_BPC: Tensor) -> Tensor:
         """Optimise; float32 (B,P,C), valid until the next call."""

@@ -68,7 +68,7 @@ def match_statistics(content_BChw: Tensor, style_BChw: Tensor) -> Tensor:
 def optimize_features(
     feature_BChw: Tensor,
     *,
-    target_BPP: Tensor | None = None,
+    reference_BPC: Tensor | None = None,
     correspondence: Correspondence | None = None,
     options: OptimizationOptions = _PUBLISHED,
     on_iteration: Callable[[float, Tensor], None] | None = None,
@@ -77,7 +77,7 @@ def optimize_features(
 
     Args:
         feature_BChw: any float type; worked on in float32.
-        target_BPP: `correlation` of the reference pass, or None for no spatial constraint.
+        reference_BPC: `normalise_tokens` of the reference pass, or None for no spatial constraint.
         correspondence: of the batch, at any size, or None for no temporal constraint.
         on_iteration: called after each step with the loss before it and the feature after it.
 
@@ -87,9 +87,10 @@ def optimize_features(
     """
     rows = feature_BChw.shape[-2]
     if options.spatial_weight == 0:
-        target_BPP = None
-    if (target_BPP is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
+        reference_BPC = None
+    if (reference_BPC is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
         return feature_BChw
+    target_BPP = correlation(reference_BPC) if reference_BPC is not None else None
     on_grid = correspondence.on_grid(rows) if correspondence is not None else None
     start_BChw = feature_BChw.float()
     with torch.enable_grad():

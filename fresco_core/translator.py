@@ -27,11 +27,7 @@ from fresco_core.errors import NoPictureError
 from fresco_core.flow import FlowModel
 from fresco_core.freeu import FreeU
 from fresco_core.models import DiffusionModels
-from fresco_core.optimization import (
-    correlation,
-    normalise_tokens,
-    optimize_features,
-)
+from fresco_core.optimization import normalise_tokens, optimize_features
 from fresco_core.options import TranslationOptions
 from fresco_core.saliency import SaliencyModel
 from fresco_core.sampling import (
@@ -83,8 +79,14 @@ class FrescoTranslator:
         flow: FlowModel,
         options: TranslationOptions | None = None,
         saliency: SaliencyModel | None = None,
+        *,
+        kernels: bool = True,
     ) -> None:
-        """Without a saliency model, background is told by its motion."""
+        """Without a saliency model, background is told by its motion.
+
+        Args:
+            kernels: use the project's own GPU kernels where the device is a GPU.
+        """
         self.models = models
         self.flow = flow
         self.conditioner = Conditioner(models, flow, saliency)
@@ -94,6 +96,12 @@ class FrescoTranslator:
         self.attention = FrescoAttention(models.unet, self.options.attention)
         self.decoder = DecoderLevels(models.unet)
         self.freeu = FreeU(models.unet)
+        self.smooth_feature = smooth
+        self.optimize = optimize_features
+        if kernels and models.device.type == "cuda":
+            from fresco_core.feature_optimizer import FeatureOptimizers
+
+            self.optimize = FeatureOptimizers()
 
     def with_options(self, options: TranslationOptions) -> "FrescoTranslator":
         """A translator with other options, on the same models: one translates at a time."""
@@ -263,15 +271,17 @@ class FrescoTranslator:
         """Optimise and smooth the input of a decoder level."""
         if level not in references:
             return feature_BChw
-        feature_BChw = optimize_features(
+        feature_BChw = self.optimize(
             feature_BChw,
-            target_BPP=correlation(references[level]),
+            reference_BPC=references[level],
             correspondence=conditioning.correspondence,
             options=self.options.optimization,
         )
         if conditioning.background_N1HW is None:
             return feature_BChw
-        return smooth(feature_BChw, conditioning.correspondence, conditioning.background_N1HW)
+        return self.smooth_feature(
+            feature_BChw, conditioning.correspondence, conditioning.background_N1HW
+        )
 
     def _smooth_pictures(
         self, clean_N4hw: Tensor, conditioning: Conditioning, noise: Noise

@@ -48,7 +48,7 @@ def test_optimisation_lowers_the_loss_and_keeps_the_statistics():
     feature, losses = torch.randn(4, 8, 8, 8), []
     found = optimize_features(
         feature,
-        target_BPP=correlation(normalise_tokens(torch.randn(4, 8, 8, 8))),
+        reference_BPC=normalise_tokens(torch.randn(4, 8, 8, 8)),
         correspondence=shifted_pairs(2, 64, 64, 8),
         on_iteration=lambda loss, _: losses.append(loss),
     )
@@ -60,8 +60,8 @@ def test_without_constraints_the_feature_itself_comes_back():
     feature = torch.randn(2, 4, 8, 8)
     assert optimize_features(feature) is feature
     unweighted = OptimizationOptions(spatial_weight=0)
-    target = correlation(normalise_tokens(feature))
-    assert optimize_features(feature, target_BPP=target, options=unweighted) is feature
+    reference = normalise_tokens(feature)
+    assert optimize_features(feature, reference_BPC=reference, options=unweighted) is feature
     single = torch.randn(2, 4, 1, 1)  # a single token has no statistics
     assert optimize_features(single, correspondence=shifted_pairs(2, 64, 64, 0)) is single
 

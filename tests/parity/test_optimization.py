@@ -34,9 +34,9 @@ def test_losses_and_results(cases):
         if "sample" not in case:
             continue
         sample, pairs = tensor(case["sample"]), correspondence(case)
-        target = correlation(normalise_tokens(tensor(case["corr_feature"])))
+        reference = normalise_tokens(tensor(case["corr_feature"]))
         if "correlation" in case:
-            assert relative_error(target, case["correlation"]) < 1e-5
+            assert relative_error(correlation(reference), case["correlation"]) < 1e-5
         for variant in (n.removesuffix("_loss") for n in case if n.endswith("_loss")):
             numbers = re.search(r"_iters(\d+)_weight(\d+)$", variant)
             losses, variables = [], []
@@ -47,7 +47,7 @@ def test_losses_and_results(cases):
 
             found = optimize_features(
                 sample,
-                target_BPP=None if variant == "temporal" else target,
+                reference_BPC=None if variant == "temporal" else reference,
                 correspondence=None if variant == "spatial" else pairs,
                 options=OptimizationOptions(
                     iterations=len(case[f"{variant}_loss"]),

@@ -269,7 +269,7 @@ def test_single_calls_of_the_chaotic_run(stored, translator: FrescoTranslator):
         losses: list[float] = []
         found = optimize_features(
             tensor(own[name]),
-            target_BPP=correlation(tokens),
+            reference_BPC=tokens,
             correspondence=conditioning.correspondence,
             on_iteration=lambda loss, _, losses=losses: losses.append(loss),
         )

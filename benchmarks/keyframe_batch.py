@@ -1,0 +1,185 @@
+"""Time and memory of key frame batches on a GPU, by part.
+
+    python -m benchmarks.keyframe_batch [--clip FILE] [--size 512x512] [--batch 8] [--runs 5]
+        [--folder DIR] [--plain] [--json FILE]
+
+Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR: speed does not depend on
+them) and translates a first and a later batch with the published settings, all constraints on.
+Prints the median of the runs; parts are those of the device's own clock and lie within one another
+as the indentation says.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.device_memory import scene
+from fresco_core.batch import Carry, KeyFrameBatch
+from fresco_core.flow import load_flow
+from fresco_core.models import load_diffusion_models
+from fresco_core.options import TranslationOptions
+from fresco_core.translator import FrescoTranslator
+
+GIB = 1 << 30
+# Object, method and what it is called: the parts of a batch.
+PARTS = (
+    ("conditioner", "condition", "flow, occlusion, mapping"),
+    ("", "reference_pass", "reference pass"),
+    ("", "sample", "sampling"),
+    ("", "optimize", "  feature optimisation"),
+    ("", "smooth_feature", "  smoothing of features"),
+    ("", "_smooth_pictures", "  smoothing of pictures"),
+)
+
+
+class Stopwatch:
+    """Device time spent in methods, by events: nothing waits while it runs."""
+
+    def __init__(self, translator: FrescoTranslator) -> None:
+        self._events: dict[str, list[Any]] = defaultdict(list)
+        for owner, method, name in PARTS:
+            target = getattr(translator, owner) if owner else translator
+            setattr(target, method, self._timed(name, getattr(target, method)))
+
+    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            result = function(*arguments, **named)
+            end.record()
+            self._events[name].append((begin, end))
+            return result
+
+        return timed
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part since the last reading."""
+        torch.cuda.synchronize()
+        found = {
+            name: sum(begin.elapsed_time(end) for begin, end in self._events[name]) / 1000
+            for _, _, name in PARTS
+        }
+        self._events.clear()
+        return found
+
+
+def key_frames(clip: Path, count: int, width: int, height: int) -> KeyFrameBatch:
+    """Every fifth frame of a clip, cut to the working size; brightness stands for a control map."""
+    import cv2
+
+    video, frames = cv2.VideoCapture(str(clip)), []
+    for number in range(5 * count):
+        ok, picture = video.read()
+        if not ok:
+            raise SystemExit(f"{clip} has {number} frames: {5 * count} are needed")
+        if number % 5 == 0:
+            scale = max(width / picture.shape[1], height / picture.shape[0])
+            picture = cv2.resize(picture, None, fx=scale + 1e-3, fy=scale + 1e-3)
+            frames.append(picture[:height, :width, ::-1])
+    stack = np.ascontiguousarray(np.stack(frames))
+    return KeyFrameBatch(stack, stack[..., 0][:, None], ("a road",) * count)
+
+
+def load(folder: Path | None) -> Any:
+    """The models, made where they are not there."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder or Path(temporary)
+        if not (folder / "sd").is_dir():
+            # In a process of its own, whose memory on the device goes with it.
+            command = [sys.executable, "-m", "benchmarks.large_model", str(folder)]
+            subprocess.run(command, check=True)
+        return load_diffusion_models(
+            str(folder / "sd"),
+            controlnets=[str(folder / "controlnet")],
+            device="cuda",
+            dtype=torch.float16,
+            offline=True,
+        )
+
+
+def part(batch: KeyFrameBatch, chosen: slice) -> KeyFrameBatch:
+    """Some key frames of a batch."""
+    assert batch.controls is not None
+    return KeyFrameBatch(batch.frames[chosen], batch.controls[chosen], batch.prompts[chosen])
+
+
+def measure(
+    translator: FrescoTranslator, batch: KeyFrameBatch, carry: Carry | None, runs: int
+) -> dict[str, float]:
+    """Median seconds of a batch by part, and GiB reserved at most."""
+    watch_times: dict[str, list[float]] = defaultdict(list)
+    watch: Stopwatch = translator.stopwatch  # type: ignore[attr-defined]
+    for run in range(runs + 1):
+        if run == 1:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        translator.translate(batch, carry)
+        torch.cuda.synchronize()
+        whole, found = time.perf_counter() - begin, watch.read()
+        if run == 0:
+            print(f"warm-up {whole:.1f} s", file=sys.stderr, flush=True)
+            continue
+        for name, seconds in {**found, "whole batch": whole}.items():
+            watch_times[name].append(seconds)
+    medians = {name: statistics.median(times) for name, times in watch_times.items()}
+    return medians | {"peak GiB": torch.cuda.max_memory_reserved() / GIB}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--size", default="512x512")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--flow", default="dis")
+    parser.add_argument("--plain", action="store_true", help="without the project's own kernels")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
+    count = arguments.batch
+    if arguments.clip is None:
+        whole = scene(2 * count - 2, width, height)
+    else:
+        whole = key_frames(arguments.clip, 2 * count - 2, width, height)
+    translator = FrescoTranslator(
+        load(arguments.folder),
+        load_flow(arguments.flow, None, "cuda"),
+        TranslationOptions(),
+        kernels=not arguments.plain,
+    )
+    translator.stopwatch = Stopwatch(translator)  # type: ignore[attr-defined]
+    first = part(whole, slice(count))
+    carry = translator.translate(first).carry
+    columns = {
+        f"first batch ({count} new)": measure(translator, first, None, arguments.runs),
+        f"later batch ({count - 2} new + 2)": measure(
+            translator, part(whole, slice(count, None)), carry, arguments.runs
+        ),
+    }
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
+    print("| part | " + " | ".join(columns) + " |")
+    print("| --- |" + " --- |" * len(columns))
+    for name in next(iter(columns.values())):
+        unit = "" if name == "peak GiB" else " s"
+        cells = (f"{column[name]:.3f}{unit}" for column in columns.values())
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(columns, indent=1))
+
+
+if __name__ == "__main__":
+    main()
