@@ -39,7 +39,7 @@ PARTS = (
     ("", "sample", "sampling"),
     ("", "optimize", "  feature optimisation"),
     ("", "smooth_feature", "  smoothing of features"),
-    ("", "_smooth_pictures", "  smoothing of pictures"),
+    ("", "smooth_pictures", "  smoothing of pictures"),
 )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fresco_core.correspondence import TokenGuides, Trajectories
+from fresco_core.correspondence import KeyTokens, TokenGuides, Trajectories
 from fresco_core.options import AttentionOptions
 
 # Only the two finest levels of the decoder: coarser tokens are too large to correspond.
@@ -22,18 +22,18 @@ HOOKED_BLOCKS = ("up_blocks.2.", "up_blocks.3.")
 _PUBLISHED = AttentionOptions()
 
 
-def cross_frame(keys_BAPD: Tensor, values_BAPD: Tensor, key_mask_NP: Tensor) -> tuple[Tensor, ...]:
-    """Keys and values that all frames of a copy share: those of the masked tokens.
+def cross_frame(
+    keys_BAPD: Tensor, values_BAPD: Tensor, key_tokens: KeyTokens
+) -> tuple[Tensor, ...]:
+    """Keys and values that all frames of a copy share: those of the key tokens.
 
     Returns:
         keys and values, each (K,A,M,D).
     """
-    count = len(key_mask_NP)
-    chosen_M = key_mask_NP.flatten().nonzero()[:, 0]
 
     def gather(x_BAPD: Tensor) -> Tensor:
-        x_KANPD = x_BAPD.unflatten(0, (-1, count)).transpose(1, 2)
-        return x_KANPD.flatten(2, 3)[:, :, chosen_M]
+        x_KANPD = x_BAPD.unflatten(0, (-1, key_tokens.frames)).transpose(1, 2)
+        return x_KANPD.flatten(2, 3)[:, :, key_tokens.index_M]
 
     return gather(keys_BAPD), gather(values_BAPD)
 
@@ -102,7 +102,7 @@ def fresco_attention(
     attention: Any,
     hidden_BPC: Tensor,
     *,
-    key_mask_NP: Tensor | None = None,
+    key_tokens: KeyTokens | None = None,
     reference_BPC: Tensor | None = None,
     trajectories: Trajectories | None = None,
     options: AttentionOptions = _PUBLISHED,
@@ -112,7 +112,7 @@ def fresco_attention(
     Args:
         attention: the layer: `to_q`, `to_k`, `to_v`, `to_out[0]`, `heads`, as in diffusers.
         hidden_BPC: input of the layer.
-        key_mask_NP: cross-frame attention to these tokens, or None for each frame to itself.
+        key_tokens: cross-frame attention to these tokens, or None for each frame to itself.
         reference_BPC: input of the layer in the reference pass: spatial-guided attention.
         trajectories: temporal-guided attention along these.
     """
@@ -132,8 +132,8 @@ def fresco_attention(
             options.spatial_scale,
             options.spatial_bias,
         )
-    if key_mask_NP is not None:
-        out_BAPD = attend(guided_BAPD, *cross_frame(keys_BAPD, values_BAPD, key_mask_NP))
+    if key_tokens is not None:
+        out_BAPD = attend(guided_BAPD, *cross_frame(keys_BAPD, values_BAPD, key_tokens))
     else:
         out_BAPD = attend(guided_BAPD, keys_BAPD, values_BAPD)
     if trajectories is not None:
@@ -194,7 +194,7 @@ class FrescoAttention:
         return fresco_attention(
             attention,
             hidden_BPC,
-            key_mask_NP=guides.key_mask(tokens) if guides and self.cross_frame else None,
+            key_tokens=guides.key_tokens(tokens) if guides and self.cross_frame else None,
             reference_BPC=self._reference[name] if self.spatial else None,
             trajectories=guides.trajectories(tokens) if guides and self.temporal else None,
             options=self.options,

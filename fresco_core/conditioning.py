@@ -6,6 +6,7 @@ of a prompt, D channels of the text encoder, M ControlNets.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from fresco_core.prompts import effective_prompts, encode_prompts
 from fresco_core.saliency import SaliencyModel
 from fresco_core.saliency.motion import MotionSaliency, nearest_flows
 from fresco_core.sampling import to_normalised
-from fresco_core.smoothing import background_map
+from fresco_core.smoothing import BackgroundSmoother, background_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,13 @@ class Conditioning:
     correspondence: Correspondence
     guides: TokenGuides
     background_N1HW: Tensor | None
+
+    @cached_property
+    def smooth(self) -> BackgroundSmoother | None:
+        """Smooths the background of pictures and features; None where that is off."""
+        if self.background_N1HW is None:
+            return None
+        return BackgroundSmoother(self.correspondence, self.background_N1HW)
 
 
 class Conditioner:

@@ -30,14 +30,23 @@ def warp(image_NCHW: Tensor, flow_N2HW: Tensor, *, mode: str = "bilinear") -> Te
         flow_N2HW: float displacements in pixels; N may be 1 for all images.
         mode: "bilinear" or "nearest" (coordinates rounded half to even).
     """
-    height, width = image_NCHW.shape[-2:]
+    return sample(image_NCHW, sampling_grid(flow_N2HW), mode=mode)
+
+
+def sampling_grid(flow_N2HW: Tensor) -> Tensor:
+    """Where `warp` looks, (N,H,W,2): what of it belongs to the flow alone."""
+    height, width = flow_N2HW.shape[-2:]
     rows_H = torch.arange(height, device=flow_N2HW.device, dtype=flow_N2HW.dtype)
     columns_W = torch.arange(width, device=flow_N2HW.device, dtype=flow_N2HW.dtype)
     x_NHW = columns_W + flow_N2HW[:, 0]
     y_NHW = rows_H[:, None] + flow_N2HW[:, 1]
-    grid_NHW2 = torch.stack(
+    return torch.stack(
         (x_NHW * (2 / max(width - 1, 1)) - 1, y_NHW * (2 / max(height - 1, 1)) - 1), -1
     )
+
+
+def sample(image_NCHW: Tensor, grid_NHW2: Tensor, *, mode: str = "bilinear") -> Tensor:
+    """`warp` by its grid; the grid's N may be 1 for all images."""
     grid_NHW2 = grid_NHW2.expand(len(image_NCHW), -1, -1, -1).to(image_NCHW.dtype)
     return F.grid_sample(image_NCHW, grid_NHW2, mode=mode, padding_mode="zeros", align_corners=True)
 
@@ -153,6 +162,24 @@ def key_mask(correspondence: Correspondence, factor: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class KeyTokens:
+    """`key_mask` as indices, which attention gathers by in every layer and step.
+
+    Attributes:
+        index_M: int64, counted through all frames.
+        frames: their number.
+    """
+
+    index_M: Tensor
+    frames: int
+
+    @classmethod
+    def of(cls, mask_NP: Tensor) -> "KeyTokens":
+        """The tokens where a mask is set."""
+        return cls(mask_NP.flatten().nonzero()[:, 0], len(mask_NP))
+
+
+@dataclass(frozen=True, eq=False)
 class Trajectories:
     """Paths of tokens through a batch; path t is named by its token in frame 0.
 
@@ -243,23 +270,24 @@ def trajectories(frames_N3HW: Tensor, correspondence: Correspondence, factor: in
 
 
 class TokenGuides:
-    """Key masks and trajectories of a batch by token grid, each made once when first asked for."""
+    """Key tokens and trajectories of a batch by token grid, each made once when first asked for."""
 
     def __init__(self, frames_N3HW: Tensor, correspondence: Correspondence) -> None:
         self._frames_N3HW = frames_N3HW
         self._correspondence = correspondence
-        self._key_masks: dict[int, Tensor] = {}
+        self._key_tokens: dict[int, KeyTokens] = {}
         self._trajectories: dict[int, Trajectories] = {}
 
     def _factor(self, tokens: int) -> int:
         height, width = self._frames_N3HW.shape[-2:]
         return round((height * width / tokens) ** 0.5)
 
-    def key_mask(self, tokens: int) -> Tensor:
-        """`key_mask` for a grid of that many tokens."""
-        if tokens not in self._key_masks:
-            self._key_masks[tokens] = key_mask(self._correspondence, self._factor(tokens))
-        return self._key_masks[tokens]
+    def key_tokens(self, tokens: int) -> KeyTokens:
+        """Where `key_mask` is set, for a grid of that many tokens."""
+        if tokens not in self._key_tokens:
+            mask_NP = key_mask(self._correspondence, self._factor(tokens))
+            self._key_tokens[tokens] = KeyTokens.of(mask_NP)
+        return self._key_tokens[tokens]
 
     def trajectories(self, tokens: int) -> Trajectories:
         """`trajectories` for a grid of that many tokens."""

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# Triton's functions are compiled from their text; their arguments are pointers and numbers.
 """Triton kernels of the feature optimisation. Needs Triton; `feature_optimizer` uses them.
 
 Each computes what its plain twin in `optimization` gets from autograd; `tests/gpu` compares them.

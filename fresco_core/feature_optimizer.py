@@ -21,7 +21,8 @@ from fresco_core.warp_rows import WarpRows, ring_rows
 HALF = torch.float16  # unit vectors lose nothing by its range, and gain its precision
 TILE, DEPTH = 128, 64
 # Signs of so many bytes at once: enough to fill a device, however large the pictures.
-SIGNS_BYTES = 512 << 20
+SIGNS_BYTES = 128 << 20
+_PUBLISHED = OptimizationOptions()
 # The decoder's levels, at one size of pictures and batch.
 KEPT = 4
 
@@ -38,7 +39,7 @@ class FeatureOptimizers:
         *,
         reference_BPC: Tensor | None = None,
         correspondence: Correspondence | None = None,
-        options: OptimizationOptions,
+        options: OptimizationOptions = _PUBLISHED,
     ) -> Tensor:
         """See `optimization.optimize_features`."""
         if options.spatial_weight == 0:

@@ -7,6 +7,7 @@ C channels, h x w grid, P = h * w tokens.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,20 @@ CONTENT_EPSILON = 1e-5
 STYLE_EPSILON = 1.0
 TEMPORAL_WEIGHT = 2.0
 _PUBLISHED = OptimizationOptions()
+
+
+class FeatureOptimization(Protocol):
+    """What `optimize_features` is to the translator."""
+
+    def __call__(
+        self,
+        feature_BChw: Tensor,
+        *,
+        reference_BPC: Tensor | None = None,
+        correspondence: Correspondence | None = None,
+        options: OptimizationOptions = ...,
+    ) -> Tensor:
+        """See `optimize_features`."""
 
 
 def normalise_tokens(feature_BChw: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from fresco_core.errors import NoPictureError
 from fresco_core.flow import FlowModel
 from fresco_core.freeu import FreeU
 from fresco_core.models import DiffusionModels
-from fresco_core.optimization import normalise_tokens, optimize_features
+from fresco_core.optimization import FeatureOptimization, normalise_tokens, optimize_features
 from fresco_core.options import TranslationOptions
 from fresco_core.saliency import SaliencyModel
 from fresco_core.sampling import (
@@ -38,7 +38,6 @@ from fresco_core.sampling import (
     repeat_first,
     to_uint8,
 )
-from fresco_core.smoothing import smooth
 
 _REMEDY = "try models.dtype = 'float32' or 'bfloat16'"
 
@@ -96,8 +95,7 @@ class FrescoTranslator:
         self.attention = FrescoAttention(models.unet, self.options.attention)
         self.decoder = DecoderLevels(models.unet)
         self.freeu = FreeU(models.unet)
-        self.smooth_feature = smooth
-        self.optimize = optimize_features
+        self.optimize: FeatureOptimization = optimize_features
         if kernels and models.device.type == "cuda":
             from fresco_core.feature_optimizer import FeatureOptimizers
 
@@ -214,17 +212,18 @@ class FrescoTranslator:
                 # carry that was kept on disk has lost its layout, and must give the same bits.
                 latents_N4hw = latents_N4hw.clone()
                 latents_N4hw[:2] = carried_S24hw[i]
-            record.append(latents_N4hw[[0, -1]].cpu())
+            record.append(latents_N4hw[[0, -1]])
             predicted_N4hw = self.predict_noise(latents_N4hw, index, conditioning, references)
             clean_N4hw = schedule.predict_clean(latents_N4hw, predicted_N4hw, index)
-            if conditioning.background_N1HW is not None and options.smooths(index):
-                clean_N4hw = self._smooth_pictures(clean_N4hw, conditioning, noise)
+            if options.smooths(index):
+                clean_N4hw = self.smooth_pictures(clean_N4hw, conditioning, noise)
             if on_step is not None:
                 timestep = schedule.timesteps[index]
                 on_step(Step(i, count, timestep, latents_N4hw, predicted_N4hw, clean_N4hw))
             fresh_N4hw = noise.latent(tuple(latents_N4hw.shape)).to(self.models.device)
             latents_N4hw = schedule.previous(latents_N4hw, clean_N4hw, fresh_N4hw, index)
-        return latents_N4hw, torch.stack(record)
+        # Only now, so that no step waits for the one before.
+        return latents_N4hw, torch.stack(record).cpu()
 
     @torch.no_grad()
     def predict_noise(
@@ -277,19 +276,19 @@ class FrescoTranslator:
             correspondence=conditioning.correspondence,
             options=self.options.optimization,
         )
-        if conditioning.background_N1HW is None:
-            return feature_BChw
-        return self.smooth_feature(
-            feature_BChw, conditioning.correspondence, conditioning.background_N1HW
-        )
+        return self.smooth_feature(feature_BChw, conditioning)
 
-    def _smooth_pictures(
+    def smooth_feature(self, feature_BChw: Tensor, conditioning: Conditioning) -> Tensor:
+        """Smooth a decoder feature's background, where that is on."""
+        return conditioning.smooth(feature_BChw) if conditioning.smooth else feature_BChw
+
+    def smooth_pictures(
         self, clean_N4hw: Tensor, conditioning: Conditioning, noise: Noise
     ) -> Tensor:
-        assert conditioning.background_N1HW is not None
-        pictures_N3HW = smooth(
-            self.codec.decode(clean_N4hw), conditioning.correspondence, conditioning.background_N1HW
-        )
+        """Smooth the background of the pictures of latents (N,4,h,w), where that is on."""
+        if conditioning.smooth is None:
+            return clean_N4hw
+        pictures_N3HW = conditioning.smooth(self.codec.decode(clean_N4hw))
         return self.codec.encode(pictures_N3HW, noise.posterior)
 
     def _unet(

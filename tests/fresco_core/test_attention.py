@@ -3,7 +3,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from fresco_core.attention import FrescoAttention, fresco_attention
-from fresco_core.correspondence import TokenGuides, Trajectories
+from fresco_core.correspondence import KeyTokens, TokenGuides, Trajectories
 from tests.fresco_core.scenes import shifted_pairs
 
 
@@ -34,13 +34,13 @@ def test_cross_frame_makes_frames_see_the_first(layer, hidden):
     mask[0] = True
     same = hidden.clone()
     same[1:3] = torch.randn(2, 8, 16)  # other tokens of the later frames …
-    first = fresco_attention(layer, hidden, key_mask_NP=mask)
-    second = fresco_attention(layer, same, key_mask_NP=mask)
+    first = fresco_attention(layer, hidden, key_tokens=KeyTokens.of(mask))
+    second = fresco_attention(layer, same, key_tokens=KeyTokens.of(mask))
     assert torch.allclose(first[0], second[0], atol=1e-6)  # … are not seen by frame 0
     assert torch.allclose(first[3:], second[3:], atol=1e-6)  # nor by the other half of guidance
     everything = torch.ones(3, 8, dtype=torch.bool)
     assert not torch.allclose(
-        fresco_attention(layer, hidden, key_mask_NP=everything)[0], first[0], atol=1e-3
+        fresco_attention(layer, hidden, key_tokens=KeyTokens.of(everything))[0], first[0], atol=1e-3
     )
 
 

@@ -104,7 +104,7 @@ def test_trajectories_follow_a_pan_and_break_at_the_border():
 def test_guides_are_made_once_for_each_grid():
     frames = as_tensor(panning(2, 64, 64))
     guides = TokenGuides(frames, shifted_pairs(2, 64, 64, 4))
-    assert guides.key_mask(64).shape == (2, 64)
+    assert guides.key_tokens(64).frames == 2
     assert guides.trajectories(16).forward.shape == (2, 16)
     assert guides.trajectories(16) is guides.trajectories(16)
 

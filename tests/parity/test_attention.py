@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fresco_core.attention import fresco_attention
-from fresco_core.correspondence import TokenGuides, Trajectories
+from fresco_core.correspondence import KeyTokens, TokenGuides, Trajectories
 from tests.parity.arrays import correspondence, load_cases, normalised, relative_error, tensor
 
 
@@ -53,10 +53,14 @@ def test_every_combination(reference_dir: Path):
         mask, paths = stored_guides(top, hidden.shape[1])
         switches = {
             "off": {},
-            "cross": {"key_mask_NP": mask},
+            "cross": {"key_tokens": KeyTokens.of(mask)},
             "spatial": {"reference_BPC": reference},
             "temporal": {"trajectories": paths},
-            "all": {"key_mask_NP": mask, "reference_BPC": reference, "trajectories": paths},
+            "all": {
+                "key_tokens": KeyTokens.of(mask),
+                "reference_BPC": reference,
+                "trajectories": paths,
+            },
         }
         for name in (n for n in case if n.startswith("out_")):
             found = fresco_attention(attention, hidden, **switches[name.removeprefix("out_")])
@@ -81,5 +85,6 @@ def test_guides_by_token_count(reference_dir: Path):
     for name, array in top.items():
         if name.startswith("fwd_mappings_"):
             mask, paths = stored_guides(top, array.shape[-1])
-            assert torch.equal(guides.key_mask(array.shape[-1]), mask)
+            index = mask.flatten().nonzero()[:, 0]
+            assert torch.equal(guides.key_tokens(array.shape[-1]).index_M, index)
             assert torch.equal(guides.trajectories(array.shape[-1]).forward, paths.forward)
