@@ -7,71 +7,19 @@ products in half precision; the temporal loss is a gather of signs (`warp_rows`)
 Shapes: N frames, K copies of them, B = K * N samples, C channels, h x w grid, P = h * w tokens.
 """
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor
 
 from fresco_core.correspondence import Correspondence
 from fresco_core.feature_kernels import adam_step, gram_signs, warp_signs
-from fresco_core.optimization import TEMPORAL_WEIGHT, match_statistics
+from fresco_core.optimization import TEMPORAL_WEIGHT
 from fresco_core.options import OptimizationOptions
 from fresco_core.warp_rows import WarpRows, ring_rows
 
 HALF = torch.float16  # unit vectors lose nothing by its range, and gain its precision
-TILE, DEPTH = 128, 64
+TILE = 128
 # Signs of so many bytes at once: enough to fill a device, however large the pictures.
 SIGNS_BYTES = 128 << 20
-_PUBLISHED = OptimizationOptions()
-# The decoder's levels, at one size of pictures and batch.
-KEPT = 4
-
-
-class FeatureOptimizers:
-    """`optimize_features` on a GPU: an optimizer for each shape, those least used forgotten."""
-
-    def __init__(self) -> None:
-        self._optimizers: OrderedDict[object, FeatureOptimizer] = OrderedDict()
-
-    def __call__(
-        self,
-        feature_BChw: Tensor,
-        *,
-        reference_BPC: Tensor | None = None,
-        correspondence: Correspondence | None = None,
-        options: OptimizationOptions = _PUBLISHED,
-    ) -> Tensor:
-        """See `optimization.optimize_features`."""
-        if options.spatial_weight == 0:
-            reference_BPC = None
-        if (reference_BPC is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
-            return feature_BChw
-        samples, channels, rows, columns = feature_BChw.shape
-        frames = len(correspondence.forward_flows) if correspondence is not None else 1
-        spatial, temporal = reference_BPC is not None, correspondence is not None
-        key = (tuple(feature_BChw.shape), frames, options, spatial, temporal)
-        optimizer = self._optimizers.pop(key, None)
-        if optimizer is None:
-            while len(self._optimizers) >= KEPT:
-                self._optimizers.popitem(last=False)
-            optimizer = FeatureOptimizer(
-                (samples, channels, rows, columns),
-                frames,
-                options,
-                feature_BChw.device,
-                spatial=spatial,
-                temporal=temporal,
-            )
-        self._optimizers[key] = optimizer
-        optimizer.set_batch(reference_BPC, correspondence, rows)
-        start_BPC = feature_BChw.permute(0, 2, 3, 1).flatten(1, 2)
-        found_BPC = optimizer.run(start_BPC)
-
-        def in_rows(tokens_BPC: Tensor) -> Tensor:
-            return tokens_BPC.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
-
-        out_BChw = match_statistics(in_rows(found_BPC), feature_BChw.float())
-        return out_BChw.to(feature_BChw.dtype)
 
 
 class FeatureOptimizer:
@@ -124,6 +72,7 @@ class FeatureOptimizer:
             )
             for _ in range(2)
         )
+        self._depth, self._stages = _tiling(device)
         self._reference: Tensor | None = None
         self._correspondence: Correspondence | None = None
         self._graph = self._captured() if graph else None
@@ -183,9 +132,9 @@ class FeatureOptimizer:
                 channels,
                 tiles,
                 BLOCK=TILE,
-                DEPTH=DEPTH,
+                DEPTH=self._depth,
                 num_warps=8,
-                num_stages=3,
+                num_stages=self._stages,
             )
             torch.bmm(signs_bPP, self.tokens_BPC[chosen], out=self.gram_BPC[chosen])
 
@@ -229,6 +178,17 @@ class FeatureOptimizer:
             SPATIAL=self.spatial,
             TEMPORAL=self.temporal,
         )
+
+
+def _tiling(device: torch.device) -> tuple[int, int]:
+    """Depth of a tile, and how many of them a multiprocessor's shared memory takes at once."""
+    if device.type != "cuda":
+        return 32, 2
+    available = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    for depth, stages in ((64, 3), (64, 2), (32, 2)):
+        if 4 * TILE * depth * HALF.itemsize * stages <= available:
+            return depth, stages
+    return 16, 2
 
 
 def _power_of_two(count: int) -> int:

@@ -26,6 +26,7 @@ from fresco_core.decoder import DecoderLevels
 from fresco_core.errors import NoPictureError
 from fresco_core.flow import FlowModel
 from fresco_core.freeu import FreeU
+from fresco_core.fused_optimization import FusedOptimization
 from fresco_core.models import DiffusionModels
 from fresco_core.optimization import FeatureOptimization, normalise_tokens, optimize_features
 from fresco_core.options import TranslationOptions
@@ -97,9 +98,7 @@ class FrescoTranslator:
         self.freeu = FreeU(models.unet)
         self.optimize: FeatureOptimization = optimize_features
         if kernels and models.device.type == "cuda":
-            from fresco_core.feature_optimizer import FeatureOptimizers
-
-            self.optimize = FeatureOptimizers()
+            self.optimize = FusedOptimization()
 
     def with_options(self, options: TranslationOptions) -> "FrescoTranslator":
         """A translator with other options, on the same models: one translates at a time."""

@@ -1,0 +1,98 @@
+"""`optimize_features` by fused GPU kernels, or without them where they cannot be built.
+
+Shapes: B samples, C channels, h x w grid, P = h * w tokens.
+"""
+
+import warnings
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fresco_core.correspondence import Correspondence
+from fresco_core.optimization import match_statistics, optimize_features
+from fresco_core.options import OptimizationOptions
+
+if TYPE_CHECKING:
+    from fresco_core.feature_optimizer import FeatureOptimizer
+
+_PUBLISHED = OptimizationOptions()
+# The decoder's levels, at one size of pictures and batch.
+KEPT = 4
+
+
+class FusedOptimization:
+    """A `feature_optimizer.FeatureOptimizer` for each shape, those least used forgotten.
+
+    Where the kernels cannot be built, a warning says so once and the plain form does the work.
+    """
+
+    def __init__(self) -> None:
+        self._optimizers: OrderedDict[object, FeatureOptimizer] = OrderedDict()
+        self._refused = False
+
+    def __call__(
+        self,
+        feature_BChw: Tensor,
+        *,
+        reference_BPC: Tensor | None = None,
+        correspondence: Correspondence | None = None,
+        options: OptimizationOptions = _PUBLISHED,
+    ) -> Tensor:
+        """See `optimization.optimize_features`."""
+        if options.spatial_weight == 0:
+            reference_BPC = None
+        if (reference_BPC is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
+            return feature_BChw
+        if not self._refused:
+            try:
+                return self._fused(feature_BChw, reference_BPC, correspondence, options)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a compiler may say
+                self._refused = True
+                self._optimizers.clear()
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                message = f"feature optimisation without its GPU kernels, slower: {reason}"
+                warnings.warn(message, stacklevel=2)
+        return optimize_features(
+            feature_BChw,
+            reference_BPC=reference_BPC,
+            correspondence=correspondence,
+            options=options,
+        )
+
+    def _fused(
+        self,
+        feature_BChw: Tensor,
+        reference_BPC: Tensor | None,
+        correspondence: Correspondence | None,
+        options: OptimizationOptions,
+    ) -> Tensor:
+        frames = len(correspondence.forward_flows) if correspondence is not None else 1
+        has_both = reference_BPC is not None, correspondence is not None
+        key = (tuple(feature_BChw.shape), frames, options, has_both)
+        optimizer = self._optimizers.pop(key, None)
+        if optimizer is None:
+            # Only here: what it needs is not on every machine.
+            from fresco_core.feature_optimizer import FeatureOptimizer
+
+            while len(self._optimizers) >= KEPT:
+                self._optimizers.popitem(last=False)
+            samples, channels, rows, columns = feature_BChw.shape
+            optimizer = FeatureOptimizer(
+                (samples, channels, rows, columns),
+                frames,
+                options,
+                feature_BChw.device,
+                spatial=reference_BPC is not None,
+                temporal=correspondence is not None,
+            )
+        self._optimizers[key] = optimizer
+        rows, columns = feature_BChw.shape[-2:]
+        optimizer.set_batch(reference_BPC, correspondence, rows)
+        start_BPC = feature_BChw.permute(0, 2, 3, 1).flatten(1, 2)
+        found_BPC = optimizer.run(start_BPC)
+        found_BChw = found_BPC.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+        return match_statistics(found_BChw, feature_BChw.float()).to(feature_BChw.dtype)
