@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from fresco_core import feature_optimizer
 from fresco_core.fused_optimization import FusedOptimization
 from fresco_core.optimization import normalise_tokens, optimize_features
 from fresco_core.options import OptimizationOptions
 from tests.fresco_core.scenes import shifted_pairs
 
+# Without Triton there is nothing to refuse.
+feature_optimizer = pytest.importorskip("fresco_core.feature_optimizer", exc_type=ImportError)
 FEW = OptimizationOptions(iterations=3)
 
 
