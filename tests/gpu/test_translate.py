@@ -21,7 +21,7 @@ from tests.io_pipeline.windows import Reports, clip, cut_clip, read
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-# Without the optimisation, whose result no two runs agree on.
+# Without the optimisation, which has tests of its own.
 STEADY = TranslationOptions(
     steps=6, warmup_steps=4, smoothing_begin=0.5, feature_optimization=False
 )

@@ -16,7 +16,7 @@ from tests.fresco_core.scenes import panning
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-# Without the optimisation, whose result no two devices agree on.
+# Without the optimisation, whose rounding no two devices share.
 STEADY = TranslationOptions(steps=6, warmup_steps=2, feature_optimization=False)
 
 
