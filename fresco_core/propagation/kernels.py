@@ -2,8 +2,9 @@
 
 Layout shared by all: a picture is a flat int16 array, its channels interleaved and padded to a
 multiple of eight (``depth``), every channel scaled by the root of its weight, so that the cost of
-two patches is a plain sum of squared differences. The target is padded by ``patch // 2`` repeated
-pixels on each side; the source is not, its patch centres keep that distance to the border.
+two patches is a plain sum of squared differences. Both pictures are padded by ``patch // 2``
+repeated pixels on each side. Only the target's are ever read: the source's patch centres keep that
+distance to the border.
 
 ``means`` of a picture hold, at every patch's centre, its channels' sums over ``patch``: the squared
 difference of those of two patches is at most the patches' cost (Cauchy and Schwarz), and turns most

@@ -134,7 +134,7 @@ class Painter:
                     level_size(self._size, level),
                     self._uniformity,
                 )
-                for level in range(level_count(side))
+                for level in range(level_count(side, self._patch))
             ]
         for target in targets[1:]:
             if target.shape[:2] != self._size:
@@ -143,7 +143,7 @@ class Painter:
 
 
 def _fitting(patch: int, style: Picture) -> int:
-    """The side of a patch: pictures too small for it get a smaller one."""
+    """The side of a patch: a style too small for it gets a smaller one."""
     side = min(style.shape[:2])
     return min(patch, side if side % 2 else side - 1) if side > 1 else 1
 

@@ -13,13 +13,13 @@ from fresco_core.propagation.pictures import Picture
 Size = tuple[int, int]
 
 SMALLEST_SIDE = 11
-"""The pyramid ends at the last level whose shorter side is at least this long."""
+"""The pyramid ends at the last level whose shorter side is at least this long, and a patch's."""
 
 
-def level_count(side: int) -> int:
-    """Of a pyramid, for the shortest side of all pictures."""
+def level_count(side: int, patch: int) -> int:
+    """Of a pyramid, for the shortest side of all pictures; smaller levels hold a whole patch."""
     count = 1
-    while side * 0.5**count >= SMALLEST_SIDE:
+    while side * 0.5**count >= max(SMALLEST_SIDE, patch):
         count += 1
     return count
 

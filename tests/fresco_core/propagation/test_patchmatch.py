@@ -6,6 +6,7 @@ import pytest
 from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.guides import positions
 from fresco_core.propagation.patchmatch import Guide, fit, synthesize
+from fresco_core.propagation.pyramid import level_count, level_size
 from tests.fresco_core.propagation.scene import psnr, sliding, stylise, texture
 
 
@@ -103,6 +104,27 @@ def test_any_size(size: tuple[int, int]):
     assert result.image_HWC.dtype == np.uint8
     assert result.error_HW.shape == size
     assert np.isfinite(result.error_HW).all()
+
+
+@pytest.mark.parametrize(("style_size", "target_size"), [((24, 24), (24, 24)), ((24, 40), (30, 9))])
+def test_patches_larger_than_the_smallest_level_of_other_pictures(style_size, target_size):
+    """24 pixels are halved to 12, which hold no patch of 15."""
+    style, target = texture(*style_size), texture(*target_size, seed=1)
+    guides = [Guide(style, target, 1.0)]
+    result = synthesize(style, guides, patch=15, effort=Effort(2, 2))
+    assert result.image_HWC.shape == target.shape
+    assert np.isfinite(result.error_HW).all()
+    error = fit(result.image_HWC, style, guides, patch=15, sweeps=2)
+    assert 0 < error.min() <= error.max() < 1e9
+
+
+@pytest.mark.parametrize("patch", range(1, 16, 2))
+def test_every_level_holds_a_patch(patch: int):
+    for side in range(patch, 41):
+        smallest = min(level_size((side, 40), level_count(side, patch) - 1))
+        assert smallest >= patch
+        if patch <= 11 <= side:
+            assert 11 <= smallest < 22
 
 
 def test_target_of_another_size():
