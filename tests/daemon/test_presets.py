@@ -1,11 +1,12 @@
 """What presets set is allowed, does something, and can be overridden from the command line."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from daemon.command_settings import gather_settings
-from daemon.config import checked, merge, toml_value
+from daemon.config import Layer, checked, merge, toml_value
 from daemon.job_settings import ALLOWED, job_settings
 from daemon.presets import PRESETS, preset_layers, preset_names
 from daemon.settings import Settings
@@ -74,10 +75,21 @@ def test_prompts_are_read_as_published_whatever_config_toml_says(tmp_path: Path)
         assert settings.prompts.syntax == "weights"
 
 
-def test_published_propagates_as_published() -> None:
-    assert propagation_options(merge(*preset_layers(["published"]))) == (
-        PropagationOptions.published()
-    )
+def test_published_propagates_as_published_whatever_config_toml_says() -> None:
+    published = PropagationOptions.published()
+    other: dict[str, object] = {
+        "quality": "fast", "patch": 7, "votes": 3, "sweeps": 1, "uniformity": 0.0, "still": 4,
+        "colour": 1.0, "edge": 1.0, "temporal": 1.0, "positional": 1.0,
+        "inpaint_radius": 8, "inpaint_scale": 2, "timing": "symmetric", "blend": "selection",
+        "poisson": False, "poisson_weights": (1.0, 1.0, 1.0), "poisson_clip": 9.0,
+        "poisson_rounding": "nearest",
+    }  # fmt: skip
+    who_paints = {"engine", "program", "seed"}
+    assert set(other) == {field.name for field in fields(PropagationOptions)} - who_paints
+    assert not [name for name in other if other[name] == getattr(published, name)]
+    config = Layer("config.toml", {f"propagation.{name}": other[name] for name in other})
+    assert propagation_options(merge(config)) != published
+    assert propagation_options(merge(config, *preset_layers(["published"]))) == published
 
 
 def test_several_beside_a_clip_and_its_own_settings_over_them(tmp_path: Path) -> None:
