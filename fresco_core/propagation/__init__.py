@@ -56,7 +56,7 @@ def propagate(
     from fresco_core.propagation.machine_code import ready
     from fresco_core.propagation.segment import paint_segment, rehearse
 
-    ready(f"patch {options.patch}", lambda: rehearse(options))
+    ready(f"patch {options.patch}", lambda: rehearse(options.patch))
     return paint_segment(
         frames_THWC, first_key_HWC, second_key_HWC, forward_flows, backward_flows, options, on_frame
     )

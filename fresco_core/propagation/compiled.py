@@ -10,6 +10,8 @@ import numba
 from numba.core.caching import NullCache
 
 _KERNELS: list[Any] = []
+_BUILT_IN = (Path(__file__), Path(__file__).with_name("vectors.py"))
+"""What kernels of other files are made with: Numba by itself looks at a kernel's own file only."""
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +24,9 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return numba.njit(nogil=True)(function)
+    # Machine code is kept as long as its stamp stays the same.
+    kept = compiled._cache._cache_file
+    kept._source_stamp = (kept._source_stamp, *map(stamp, _BUILT_IN))
     _KERNELS.append(compiled)
     return compiled
 
@@ -32,8 +37,15 @@ def folder() -> Path | None:
 
 
 def sources() -> list[Path]:
-    """The files whose functions are kept."""
-    return sorted({Path(compiled.py_func.__code__.co_filename) for compiled in _KERNELS})
+    """The files that machine code is made of."""
+    files = {Path(compiled.py_func.__code__.co_filename) for compiled in _KERNELS}
+    return sorted(files.union(_BUILT_IN))
+
+
+def stamp(source: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    status = source.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def keep_nothing() -> None:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import llvmlite.binding
@@ -60,10 +60,16 @@ def ready(what: str, rehearse: Callable[[], None]) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; who dies lets go of it."""
+    """Hold the folder's lock; who dies lets go of it.
+
+    Without one where there can be none (the file is another user's, the file system knows no
+    locks): several processes may compile then, and each keeps what it has made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "frescod.lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        with suppress(OSError):
+            lock = held.enter_context(open(folder / "frescod.lock", "ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -72,7 +78,5 @@ def _digest(what: str) -> str:
     parts = [what, platform.python_version(), numba.__version__, llvmlite.__version__]
     parts += [llvmlite.binding.get_host_cpu_name()]
     parts += [llvmlite.binding.get_host_cpu_features().flatten()]
-    for source in compiled.sources():
-        status = source.stat()
-        parts.append(f"{source} {status.st_mtime_ns} {status.st_size}")
+    parts += [f"{source} {compiled.stamp(source)}" for source in compiled.sources()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

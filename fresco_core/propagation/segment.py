@@ -7,7 +7,6 @@ Shape suffixes: T frames of the segment, both key frames included; H, W rows and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +58,15 @@ def paint_segment(
     return np.stack(frames)
 
 
-def rehearse(options: PropagationOptions) -> None:
-    """Paint a tiny segment, so that all machine code is there that the options need."""
-    frames = np.random.default_rng(0).integers(0, 256, (4, 24, 32, 3)).astype(np.uint8)
+def rehearse(patch: int) -> None:
+    """Paint tiny segments, so that all machine code is there that any options of a patch need.
+
+    The defaults go through every kernel; what other options leave out they do not compile either.
+    Colour and grey: where no picture has colours, there are half as many channels.
+    """
+    options = PropagationOptions(patch=patch, votes=2, sweeps=1)
+    colour = np.random.default_rng(0).integers(0, 256, (4, 24, 32, 3)).astype(np.uint8)
+    grey = np.repeat(colour[..., :1], 3, axis=3)
     flows = np.ones((3, 2, 24, 32), np.float32)
-    options = replace(options, engine="builtin", votes=2, sweeps=1)
-    paint_segment(frames, frames[0], frames[-1], flows, -flows, options)
+    for frames in (colour, grey):
+        paint_segment(frames, frames[0], frames[-1], flows, -flows, options)

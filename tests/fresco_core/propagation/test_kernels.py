@@ -111,6 +111,21 @@ def test_sweeps_keep_costs_and_coverage_true(depth: int, patch: int, around: boo
     assert cost.sum() < 0.95 * before.sum()
 
 
+def test_what_kernels_are_made_with_is_known():
+    """Numba does not see that machine code is old when another file of it has changed."""
+    for made in compiled._KERNELS:
+        own = made.py_func.__code__.co_filename
+        for name in made.py_func.__code__.co_names:
+            used = made.py_func.__globals__.get(name)
+            code = getattr(
+                getattr(used, "py_func", None) or getattr(used, "_defn", None), "__code__", None
+            )
+            if code is not None and code.co_filename != own:
+                assert Path(code.co_filename) in compiled._BUILT_IN, (own, name)
+    stamps = {made._cache._cache_file._source_stamp[1:] for made in compiled._KERNELS}
+    assert stamps == {tuple(map(compiled.stamp, compiled._BUILT_IN))}
+
+
 def test_works_where_nothing_can_be_written(tmp_path: Path):
     """A read-only installation run without a home: compiled anew, but it runs."""
     package = tmp_path / "fresco_core" / "propagation"

@@ -1,16 +1,19 @@
 """Machine code: once a machine, in whatever folder."""
 
+import errno
 import logging
-import os
 import pickle
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Lock
 
-import numpy as np
 import pytest
 
-from fresco_core.propagation import PropagationOptions, compiled, machine_code, segment
+from fresco_core.propagation import compiled, machine_code
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -44,13 +47,14 @@ def test_one_of_many_compiles(
 
     monkeypatch.setattr(machine_code, "_ready", Forgetful())
     caplog.set_level(logging.INFO)
-    began, busy, most = Barrier(4), [], []
+    began, first, made, early = Barrier(4), Lock(), Event(), []
 
     def rehearse() -> None:
-        busy.append(1)
-        most.append(len(busy))
-        os.sched_yield()
-        busy.pop()
+        if first.acquire(blocking=False):
+            time.sleep(0.2)  # in which the others have come
+            made.set()
+        elif not made.is_set():
+            early.append(1)
 
     def process(_: int) -> None:
         began.wait()
@@ -58,10 +62,31 @@ def test_one_of_many_compiles(
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(process, range(4)))
-    assert len(most) == 4
+    assert made.is_set()
+    assert not early
     assert [level for level, _ in notices(caplog)] == ["INFO"]
     assert "once" in caplog.text
     assert str(folder) in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_nothing_can_be_locked_all_is_kept(
+    folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, kept: list[str]
+):
+    def flock(*_: object) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(machine_code.fcntl, "flock", flock)
+    calls: list[int] = []
+    machine_code.ready("a", lambda: calls.append(1))
+    assert (len(calls), len(list(folder.glob("*.ready"))), kept) == (1, 1, [])
+
+
+def test_a_lock_that_is_another_users(folder: Path, kept: list[str]):
+    """A folder in its place cannot be opened to write either, not even by root."""
+    (folder / "frescod.lock").mkdir(parents=True)
+    machine_code.ready("a", lambda: None)
+    assert (len(list(folder.glob("*.ready"))), kept) == (1, [])
 
 
 def test_who_waits_finds_it_made(folder: Path):
@@ -136,14 +161,37 @@ def test_without_any_folder(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
 
 
 def test_a_rehearsal_leaves_nothing_to_compile():
-    """Frames of any size find all machine code made, also where layouts of arrays differ."""
-    options = PropagationOptions(votes=3, sweeps=2)
-    segment.rehearse(options)
-    before = [len(made.signatures) for made in compiled._KERNELS]
-    frames = np.random.default_rng(0).integers(0, 256, (5, 40, 30, 3)).astype(np.uint8)
-    flows = np.zeros((4, 2, 40, 30), np.float32)
-    segment.paint_segment(frames, frames[0], frames[-1], flows, flows, options)
-    assert [len(made.signatures) for made in compiled._KERNELS] == before
+    """Whatever the frames, the key frames and the options; in a process that has made no more."""
+    program = """
+from dataclasses import replace
+import numpy as np
+from fresco_core.propagation import PropagationOptions, compiled, segment
+from fresco_core.propagation.patchmatch import Guide, fit
+
+segment.rehearse(5)
+before = [len(made.signatures) for made in compiled._KERNELS]
+colour = np.random.default_rng(0).integers(0, 256, (5, 40, 30, 3)).astype(np.uint8)
+grey = np.repeat(colour[..., :1], 3, axis=3)
+flows = np.zeros((4, 2, 40, 30), np.float32)
+published = PropagationOptions.published()
+for options in (
+    PropagationOptions(),
+    PropagationOptions(blend="selection", poisson=False, inpaint_scale=4, still=-1),
+    replace(published, votes=2, sweeps=2),
+):
+    for frames in (colour, grey):
+        for keys in (colour, grey):
+            segment.paint_segment(frames, keys[0], keys[-1], flows, flows + 2, options)
+fit(colour[0], colour[1], [Guide(colour[1], colour[2], 1.0)] * 4, sweeps=2)
+after = [len(made.signatures) for made in compiled._KERNELS]
+for made, a, b in zip(compiled._KERNELS, before, after, strict=True):
+    assert a == b, (made, made.signatures)
+assert sum(before) > 20
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_kept_can_be_given_up():
