@@ -124,6 +124,8 @@ def main() -> None:
         print("\n" + "\n".join(propagation_segment.table(segments)))
         words += propagation_segment.missed(segments)
         figures["segments"] = segments
+    else:
+        print(f"\n{arguments.clips}: no clip there, so the bounds of segments were not checked")
     if arguments.picture:
         propagation_picture.draw(cases, options, arguments.picture)
     if arguments.json:
