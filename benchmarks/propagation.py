@@ -125,7 +125,7 @@ def main() -> None:
         words += propagation_segment.missed(segments)
         figures["segments"] = segments
     else:
-        print(f"\n{arguments.clips}: no clip there, so the bounds of segments were not checked")
+        print("\nno clip was measured: the bounds of segments were not checked (--clips)")
     if arguments.picture:
         propagation_picture.draw(cases, options, arguments.picture)
     if arguments.json:
