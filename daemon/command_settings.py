@@ -165,13 +165,15 @@ def assigned(texts: Sequence[str]) -> dict[str, Any]:
     """Values by key of the ``--set`` options.
 
     Raises:
-        click.BadParameter: see `assignment`; or a key is there twice: one of both would be lost.
+        click.BadParameter: see `assignment`; or a key that holds a list is there twice, where both
+            may have been meant. Of other keys the last one counts.
     """
     values: dict[str, Any] = {}
     for key, value in map(assignment, texts):
-        if key in values:
-            many = f": several values are {key}=A,B" if key in LISTS else ""
-            raise click.BadParameter(f"{key} is set twice{many}", param_hint="--set")
+        if key in values and key in LISTS:
+            raise click.BadParameter(
+                f"{key} is set twice: several values are {key}=A,B", param_hint="--set"
+            )
         values[key] = value
     return values
 

@@ -113,12 +113,16 @@ class TestSet:
         assert result.exit_code == 2
         assert told in result.output
 
-    def test_a_key_that_is_set_twice_is_wrong_usage(self) -> None:
+    def test_a_list_that_is_set_twice_is_wrong_usage(self) -> None:
         """One of two LoRAs would be lost without a word."""
         twice = ["--set", "models.loras=a", "--set", "models.loras=b"]
         result = CliRunner().invoke(cli, ["check-config", *twice])
         assert result.exit_code == 2
         assert "models.loras is set twice: several values are models.loras=A,B" in result.output
+
+    def test_of_other_keys_the_last_one_counts(self) -> None:
+        twice = ("key_frames.batch_size=6", "key_frames.batch_size=7")
+        assert gather_settings(None, None, twice)[0].key_frames.batch_size == 7
 
 
 class TestOptions:
