@@ -1,9 +1,9 @@
-"""Reference and ours side by side, for a person to look at.
+"""Two results of the same scenes side by side, for a person to look at.
 
     python -m benchmarks.propagation_picture FILE
 
-draws a scene of the project's own, with the settings of the original program (`reference`) in the
-reference's place.
+draws two scenes of the project's own, by our quality ``reference`` and by the default; the pictures
+of the reference implementation are drawn by ``python -m benchmarks.propagation --picture FILE``.
 """
 
 import sys
@@ -32,7 +32,7 @@ class Scene:
     move: float
 
     def picture(self, name: str) -> Picture:
-        """What a case has: truth.png, and out.png by the settings of the original program."""
+        """What a case has: truth.png, and for out.png what ours makes at quality ``reference``."""
         if name == "truth.png":
             return stylise(self.frame(self.move))
         return self.synthesize(PropagationOptions(quality="reference")).image_HWC
@@ -58,8 +58,13 @@ class Scene:
         return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def draw(cases: list[Any], options: PropagationOptions, file: Path) -> None:
-    """The first and the last large case (any, where none is large), one row each."""
+def draw(
+    cases: list[Any], options: PropagationOptions, file: Path, first: str = "reference"
+) -> None:
+    """The first and the last large case (any, where none is large), one row each.
+
+    ``first``: who made the cases' out.png, for the title.
+    """
     large = [case for case in cases if getattr(case, "large", True)] or cases
     chosen = [large[0], large[-1]] if len(large) > 1 else large
     figure = Figure(figsize=(16, 4.6 * len(chosen)), layout="constrained")
@@ -67,8 +72,8 @@ def draw(cases: list[Any], options: PropagationOptions, file: Path) -> None:
         theirs, ours = case.picture("out.png"), case.synthesize(options).image_HWC
         difference = np.abs(theirs.astype(np.int16) - ours).astype(np.float64)
         columns = {
-            f"{case.name}: reference": theirs,
-            f"ours, {options.quality}": ours,
+            f"{case.name}: {first}": theirs,
+            f"ours, quality {options.quality}": ours,
             f"4 x difference, mean {difference.mean():.1f} of 255": np.minimum(
                 4 * difference, 255
             ).astype(np.uint8),
@@ -86,4 +91,5 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("python -m benchmarks.propagation_picture FILE")
     cv2.setNumThreads(1)
-    draw([Scene("near", 6), Scene("farther", 14)], PropagationOptions(), Path(sys.argv[1]))
+    scenes = [Scene("near", 6), Scene("farther", 14)]
+    draw(scenes, PropagationOptions(), Path(sys.argv[1]), "ours, quality reference")
