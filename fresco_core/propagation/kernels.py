@@ -57,13 +57,11 @@ def _cover(coverage, x, y, width, patch_tuple, sign):
 
 
 @kernel
-def cover_all(field, width, height, patch_tuple):
-    """Coverage sums of every source patch: how often its pixels are used by the field."""
-    reach = len(patch_tuple) - 1
-    coverage = np.zeros((height + 2 * reach) * (width + 2 * reach), np.int32)
+def cover_all(field, coverage, width, patch_tuple):
+    """Write every source patch's coverage sum: how often its pixels are used by the field."""
+    coverage[:] = 0
     for i in range(field.size):
         _cover(coverage, field[i] & 0xFFFF, field[i] >> 16, width, patch_tuple, 1)
-    return coverage
 
 
 @kernel

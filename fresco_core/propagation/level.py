@@ -41,10 +41,15 @@ class Level:
         self._source_means = packing.means(self._source, self.source_size)
         self._lanes = votes.lanes(np.ascontiguousarray(style_HWC))
         self._target = packing.blank(size)
-        self._target_means = self._target
+        self._target_means = np.zeros(size[0] * size[1] * packing.depth, np.int16)
+        reach = packing.patch - 1
+        covered = (self.source_size[0] + 2 * reach) * (self.source_size[1] + 2 * reach)
+        self._coverage = np.zeros(covered, np.int32)
         self._cost = np.zeros(size[0] * size[1], np.int32)
         self._moved = np.zeros(size[0] * size[1], np.int32)
         self._changed = np.zeros(size, np.uint8)
+        self._voted: Field = np.zeros(size[0] * size[1], np.int32)
+        self._everywhere = np.ones(size, np.uint8)
         # Mean coverage of a patch over the mean coverage of the whole source.
         ideal = packing.patch**2 * size[0] * size[1] / (style_HWC.shape[0] * style_HWC.shape[1])
         self._penalty = np.float32(uniformity * packing.unit / (packing.patch**2 * ideal))
@@ -69,44 +74,38 @@ class Level:
 
     def refine(self, field: Field, effort: Effort, state: np.uint64) -> np.uint64:
         """Vote and search in turn; the field is improved in place."""
-        everywhere = np.ones(self.size, np.uint8)
-        self._vote(field, everywhere)
+        self._vote(field, self._everywhere)
         self.packing.put(self._target, self.image, 0)
-        coverage = self._cover(field)
-        self._target_means = self.packing.means(self._target, self.size)
-        self._moved[:] = -2
-        active = everywhere
+        self._begin(field)
+        active = self._everywhere
         turn = 0
         for number in range(effort.votes):
-            voted = field.copy()
+            self._voted[:] = field
             self._measure(field, active)
             for _ in range(effort.sweeps):
-                state = self._sweep(field, coverage, active, turn, effort, state)
+                state = self._sweep(field, active, turn, effort, state)
                 turn += 1
             if number + 1 == effort.votes:
                 break
-            stale = self._around((voted != field).view(np.uint8).reshape(self.size))
+            stale = self._stale(field)
             self._vote(field, stale)
             self._repack(stale, max(effort.still, 0))
-            active = everywhere if effort.still < 0 else self._around(self._changed)
+            active = self._everywhere if effort.still < 0 else self._around(self._changed)
         # The error is that against the synthesis before the last vote, to the last grey level.
         self.packing.put(self._target, self.image, 0)
-        self._measure(field, everywhere)
-        self._vote(field, self._around((voted != field).view(np.uint8).reshape(self.size)))
+        self._measure(field, self._everywhere)
+        self._vote(field, self._stale(field))
         return state
 
     def search(
         self, image_HWC: Picture, field: Field, effort: Effort, state: np.uint64
     ) -> np.uint64:
         """Search for a picture that is what it is; the field is improved in place."""
-        everywhere = np.ones(self.size, np.uint8)
         self.packing.put(self._target, image_HWC, 0)
-        coverage = self._cover(field)
-        self._target_means = self.packing.means(self._target, self.size)
-        self._moved[:] = -2
-        self._measure(field, everywhere)
+        self._begin(field)
+        self._measure(field, self._everywhere)
         for turn in range(effort.sweeps):
-            state = self._sweep(field, coverage, everywhere, turn, effort, state)
+            state = self._sweep(field, self._everywhere, turn, effort, state)
         return state
 
     def error(self) -> NDArray[np.float32]:
@@ -123,11 +122,15 @@ class Level:
         side = self.packing.patch
         return np.asarray(cv2.dilate(mask, np.ones((side, side), np.uint8)), np.uint8)
 
-    def _cover(self, field: Field) -> NDArray[np.int32]:
-        coverage: NDArray[np.int32] = kernels.cover_all(
-            field, *self.source_size[::-1], self.packing.patch_tuple
-        )
-        return coverage
+    def _begin(self, field: Field) -> None:
+        """What sweeps keep up to date, made from the field and the whole packed target."""
+        kernels.cover_all(field, self._coverage, self.source_size[1], self.packing.patch_tuple)
+        self.packing.means(self._target, self.size, self._target_means)
+        self._moved[:] = -2
+
+    def _stale(self, field: Field) -> NDArray[np.uint8]:
+        """Where a vote may come out otherwise than that of the field before the last sweeps."""
+        return self._around((self._voted != field).view(np.uint8).reshape(self.size))
 
     def _vote(self, field: Field, stale: NDArray[np.uint8]) -> None:
         votes.vote(
@@ -169,7 +172,6 @@ class Level:
     def _sweep(
         self,
         field: Field,
-        coverage: NDArray[np.int32],
         active: NDArray[np.uint8],
         turn: int,
         effort: Effort,
@@ -184,7 +186,7 @@ class Level:
                 self._target_means,
                 field,
                 self._cost,
-                coverage,
+                self._coverage,
                 active.ravel(),
                 *self.source_size[::-1],
                 *self.size[::-1],

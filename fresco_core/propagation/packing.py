@@ -62,9 +62,12 @@ class Packing:
         """Write a picture's channels from ``first`` on."""
         _put(np.ascontiguousarray(picture_HWC), self.tables, packed, self.depth, first, self.margin)
 
-    def means(self, packed: Packed, size: Size) -> Packed:
-        """Sums of every patch over ``patch``, flat (H,W,depth), at the patch's centre."""
-        out = np.empty(size[0] * size[1] * self.depth, np.int16)
+    def means(self, packed: Packed, size: Size, out: Packed | None = None) -> Packed:
+        """Sums of every patch over ``patch``, flat (H,W,depth), at the patch's centre; written
+        into ``out`` if it is given.
+        """
+        if out is None:
+            out = np.empty(size[0] * size[1] * self.depth, np.int16)
         _means(packed, out, *size, self.depth_tuple, self.patch_tuple)
         return out
 

@@ -34,6 +34,12 @@ def test_enlarged_neighbours_stay_neighbours():
     assert (near_the_border >> 16).max() <= 24 - 1 - 5
 
 
+def coverage_of(field: np.ndarray, width: int, height: int, patch: int) -> np.ndarray:
+    coverage = np.full((height + 2 * patch - 2) * (width + 2 * patch - 2), 7, np.int32)
+    kernels.cover_all(field, coverage, width, (0,) * patch)
+    return coverage
+
+
 @pytest.mark.parametrize("patch", [1, 3, 5])
 def test_coverage_is_the_use_of_all_pixels_of_a_patch(patch: int):
     width, height, radius = 10, 8, patch // 2
@@ -42,7 +48,7 @@ def test_coverage_is_the_use_of_all_pixels_of_a_patch(patch: int):
     for cx, cy in zip(field & 0xFFFF, field >> 16, strict=True):
         uses[cy - radius : cy + radius + 1, cx - radius : cx + radius + 1] += 1
     reach = patch - 1
-    sums = kernels.cover_all(field, width, height, (0,) * patch).reshape(height + 2 * reach, -1)
+    sums = coverage_of(field, width, height, patch).reshape(height + 2 * reach, -1)
     for cy in range(radius, height - radius):
         for cx in range(radius, width - radius):
             expected = uses[cy - radius : cy + radius + 1, cx - radius : cx + radius + 1].sum()
@@ -89,7 +95,7 @@ def test_sweeps_keep_costs_and_coverage_true(depth: int, patch: int, around: boo
     kernels.measure(*pictures, target_means, field, cost, active, width, width, 2, *lengths)
     np.testing.assert_allclose(target_means, expected_means, atol=1)
     before = cost.copy()
-    coverage = kernels.cover_all(field, width, height, (0,) * patch)
+    coverage = coverage_of(field, width, height, patch)
     active[:20] = 0
     frozen = field[:20].copy()
     moved = np.full(height * width, -2, np.int32)
@@ -104,7 +110,7 @@ def test_sweeps_keep_costs_and_coverage_true(depth: int, patch: int, around: boo
         )  # fmt: skip
     expected = [patch_cost(source, target, i, int(field[i]), patch) for i in range(height * width)]
     np.testing.assert_array_equal(cost, expected)
-    np.testing.assert_array_equal(coverage, kernels.cover_all(field, width, height, (0,) * patch))
+    np.testing.assert_array_equal(coverage, coverage_of(field, width, height, patch))
     np.testing.assert_array_equal(field[:20], frozen)
     assert (moved[20:] >= 0).any()
     assert (cost <= before).all()
