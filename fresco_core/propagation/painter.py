@@ -1,7 +1,7 @@
 """A painter knows a key frame and its guides, and paints any number of frames from it.
 
-What belongs to the key frame (pyramid, packing, patch means) is made once, and memory for what
-belongs to a frame is kept from one to the next.
+What belongs to the key frame (pyramid, packing, patch means) is made once, and most memory for
+what belongs to a frame is kept from one to the next.
 
 Shape suffixes: H, W rows and columns; C channels.
 """
