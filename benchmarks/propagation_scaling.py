@@ -2,8 +2,9 @@
 
     python -m benchmarks.propagation_scaling [--processes 1,2] [--picture FILE] [--json FILE]
 
-n processes paint at once: runs a core second against those of one process alone (bound: 0.95; what
-they take from one another are caches and memory. CPU time leaves out that others use the machine).
+n processes paint at once: runs a core second against those of one process alone, median of rounds
+(bound: 0.95; what they take from one another are caches and memory. CPU time leaves out that others
+use the machine).
 Then as many start at once with an empty folder for machine code (bound: one compiles, in 25 core
 seconds). Then core seconds of a run by side and by number of guide channels.
 """
@@ -13,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -32,7 +34,7 @@ from fresco_core.propagation.patchmatch import Guide, synthesize
 
 EFFICIENCY, COMPILING = 0.95, 25.0
 SIDES = (256, 384, 512, 720, 1080)
-RUNS = 6
+RUNS, ROUNDS = 10, 5
 SCENE = Scene("scaling", 8)
 
 
@@ -152,11 +154,16 @@ def main() -> None:
     cv2.setNumThreads(1)
     numbers = sorted({1, *(int(number) for number in arguments.processes.split(","))})
     seconds_of_run(64)
-    rates = {number: rate(number) for number in numbers}
+    # All numbers in every round: what else the machine does changes from minute to minute.
+    rounds = [{number: rate(number) for number in numbers} for _ in range(ROUNDS)]
     words = []
-    for number, of_all in rates.items():
-        share = of_all / (number * rates[1])
-        print(f"{number} processes: {of_all:.2f} runs a core second, {share:.3f} of {number} x one")
+    for number in numbers:
+        shares = sorted(rates[number] / (number * rates[1]) for rates in rounds)
+        share = statistics.median(shares)
+        print(
+            f"{number} processes: {statistics.median(rates[number] for rates in rounds):.2f} runs "
+            f"a core second, {share:.3f} of {number} x one ({shares[0]:.3f} to {shares[-1]:.3f})"
+        )
         if share < EFFICIENCY:
             words.append(f"{number} processes: {share:.3f} < {EFFICIENCY}")
     cold = start_at_once(numbers[-1])
@@ -174,7 +181,7 @@ def main() -> None:
     if arguments.picture:
         draw(sides, channels, arguments.picture)
     if arguments.json:
-        figures = {"rates": rates, "cold": cold, "sides": sides, "channels": channels}
+        figures = {"rates": rounds, "cold": cold, "sides": sides, "channels": channels}
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     if words:
         sys.exit("\n".join(words))
