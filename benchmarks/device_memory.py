@@ -20,7 +20,7 @@ import torch
 
 from fresco_core.batch import KeyFrameBatch
 from fresco_core.flow import load_flow
-from fresco_core.models import load_diffusion_models
+from fresco_core.models import DiffusionModels, load_diffusion_models
 from fresco_core.options import OptimizationOptions, TranslationOptions
 from fresco_core.translator import FrescoTranslator
 
@@ -48,11 +48,33 @@ def scene(count: int, width: int, height: int) -> KeyFrameBatch:
     return KeyFrameBatch(frames, frames[..., 0][:, None], ("a road",) * count)
 
 
+def part(batch: KeyFrameBatch, chosen: slice) -> KeyFrameBatch:
+    """Some key frames of a batch."""
+    assert batch.controls is not None
+    return KeyFrameBatch(batch.frames[chosen], batch.controls[chosen], batch.prompts[chosen])
+
+
+def load_large_model(folder: Path | None) -> DiffusionModels:
+    """The models of `large_model` on the device, made where they are not there."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder or Path(temporary)
+        if not (folder / "sd").is_dir():
+            # In a process of its own, whose memory on the device goes with it.
+            command = [sys.executable, "-m", "benchmarks.large_model", str(folder)]
+            subprocess.run(command, check=True)
+        return load_diffusion_models(
+            str(folder / "sd"),
+            controlnets=[str(folder / "controlnet")],
+            device="cuda",
+            dtype=torch.float16,
+            offline=True,
+        )
+
+
 def peak(translator: FrescoTranslator, count: int, width: int, height: int) -> float | None:
     """GiB reserved at most by a later batch of so many key frames; None: not enough memory."""
     whole = scene(count, width, height)
-    first = KeyFrameBatch(whole.frames[:2], whole.controls[:2], whole.prompts[:2])
-    later = KeyFrameBatch(whole.frames[2:], whole.controls[2:], whole.prompts[2:])
+    first, later = part(whole, slice(2)), part(whole, slice(2, None))
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
@@ -89,19 +111,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--flow", default="dis")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.folder or Path(temporary)
-        if not (folder / "sd").is_dir():
-            # In a process of its own, whose memory on the device goes with it.
-            command = [sys.executable, "-m", "benchmarks.large_model", str(folder)]
-            subprocess.run(command, check=True)
-        models = load_diffusion_models(
-            str(folder / "sd"),
-            controlnets=[str(folder / "controlnet")],
-            device="cuda",
-            dtype=torch.float16,
-            offline=True,
-        )
+    models = load_large_model(arguments.folder)
     translator = FrescoTranslator(models, load_flow(arguments.flow, None, "cuda"), ONE_STEP)
     print(f"{torch.cuda.get_device_name()}, models alone {torch.cuda.memory_allocated() / GIB:.1f}")
     batches = [int(count) for count in arguments.batches.split(",")]

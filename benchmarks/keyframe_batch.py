@@ -12,9 +12,7 @@ as the indentation says.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,10 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.device_memory import scene
+from benchmarks.device_memory import load_large_model, part, scene
 from fresco_core.batch import Carry, KeyFrameBatch
 from fresco_core.flow import load_flow
-from fresco_core.models import load_diffusion_models
 from fresco_core.options import TranslationOptions
 from fresco_core.translator import FrescoTranslator
 
@@ -91,35 +88,15 @@ def key_frames(clip: Path, count: int, width: int, height: int) -> KeyFrameBatch
     return KeyFrameBatch(stack, stack[..., 0][:, None], ("a road",) * count)
 
 
-def load(folder: Path | None) -> Any:
-    """The models, made where they are not there."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = folder or Path(temporary)
-        if not (folder / "sd").is_dir():
-            # In a process of its own, whose memory on the device goes with it.
-            command = [sys.executable, "-m", "benchmarks.large_model", str(folder)]
-            subprocess.run(command, check=True)
-        return load_diffusion_models(
-            str(folder / "sd"),
-            controlnets=[str(folder / "controlnet")],
-            device="cuda",
-            dtype=torch.float16,
-            offline=True,
-        )
-
-
-def part(batch: KeyFrameBatch, chosen: slice) -> KeyFrameBatch:
-    """Some key frames of a batch."""
-    assert batch.controls is not None
-    return KeyFrameBatch(batch.frames[chosen], batch.controls[chosen], batch.prompts[chosen])
-
-
 def measure(
-    translator: FrescoTranslator, batch: KeyFrameBatch, carry: Carry | None, runs: int
+    translator: FrescoTranslator,
+    watch: Stopwatch,
+    batch: KeyFrameBatch,
+    carry: Carry | None,
+    runs: int,
 ) -> dict[str, float]:
     """Median seconds of a batch by part, and GiB reserved at most."""
     watch_times: dict[str, list[float]] = defaultdict(list)
-    watch: Stopwatch = translator.stopwatch  # type: ignore[attr-defined]
     for run in range(runs + 1):
         if run == 1:
             torch.cuda.empty_cache()
@@ -156,18 +133,18 @@ def main() -> None:
     else:
         whole = key_frames(arguments.clip, 2 * count - 2, width, height)
     translator = FrescoTranslator(
-        load(arguments.folder),
+        load_large_model(arguments.folder),
         load_flow(arguments.flow, None, "cuda"),
         TranslationOptions(),
         kernels=not arguments.plain,
     )
-    translator.stopwatch = Stopwatch(translator)  # type: ignore[attr-defined]
+    watch = Stopwatch(translator)
     first = part(whole, slice(count))
     carry = translator.translate(first).carry
     columns = {
-        f"first batch ({count} new)": measure(translator, first, None, arguments.runs),
+        f"first batch ({count} new)": measure(translator, watch, first, None, arguments.runs),
         f"later batch ({count - 2} new + 2)": measure(
-            translator, part(whole, slice(count, None)), carry, arguments.runs
+            translator, watch, part(whole, slice(count, None)), carry, arguments.runs
         ),
     }
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")

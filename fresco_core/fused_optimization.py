@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fresco_core.correspondence import Correspondence
-from fresco_core.optimization import match_statistics, optimize_features
+from fresco_core.optimization import holding, match_statistics, optimize_features
 from fresco_core.options import OptimizationOptions
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ class FusedOptimization:
         options: OptimizationOptions = _PUBLISHED,
     ) -> Tensor:
         """See `optimization.optimize_features`."""
-        if options.spatial_weight == 0:
-            reference_BPC = None
-        if (reference_BPC is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
+        reference_BPC, correspondence = holding(
+            feature_BChw, reference_BPC, correspondence, options
+        )
+        if reference_BPC is None and correspondence is None:
             return feature_BChw
         if not self._refused:
             try:

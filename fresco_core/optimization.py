@@ -80,6 +80,18 @@ def match_statistics(content_BChw: Tensor, style_BChw: Tensor) -> Tensor:
     return (content_BChw - content_mean) * scale + style_mean
 
 
+def holding(
+    feature_BChw: Tensor,
+    reference_BPC: Tensor | None,
+    correspondence: Correspondence | None,
+    options: OptimizationOptions,
+) -> tuple[Tensor | None, Correspondence | None]:
+    """Those of the spatial and the temporal constraint of `optimize_features` that hold."""
+    if feature_BChw[0, 0].numel() < 2:
+        return None, None
+    return (reference_BPC if options.spatial_weight else None), correspondence
+
+
 def optimize_features(
     feature_BChw: Tensor,
     *,
@@ -101,9 +113,8 @@ def optimize_features(
         constraint, or a single token (whose statistics do not exist).
     """
     rows = feature_BChw.shape[-2]
-    if options.spatial_weight == 0:
-        reference_BPC = None
-    if (reference_BPC is None and correspondence is None) or feature_BChw[0, 0].numel() < 2:
+    reference_BPC, correspondence = holding(feature_BChw, reference_BPC, correspondence, options)
+    if reference_BPC is None and correspondence is None:
         return feature_BChw
     target_BPP = correlation(reference_BPC) if reference_BPC is not None else None
     on_grid = correspondence.on_grid(rows) if correspondence is not None else None

@@ -31,11 +31,6 @@ def background_map(salient_N1HW: Tensor) -> Tensor:
     return 1 - window_sum(salient_N1HW, SALIENCY_WINDOW)
 
 
-def smooth(sample_BCHW: Tensor, correspondence: Correspondence, background_N1HW: Tensor) -> Tensor:
-    """`BackgroundSmoother` for one sample."""
-    return BackgroundSmoother(correspondence, background_N1HW)(sample_BCHW)
-
-
 class BackgroundSmoother:
     """Blends the unoccluded background of each frame with the smoothed frame before it.
 

@@ -8,7 +8,7 @@ Shape suffixes: H, W rows and columns; C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from fresco_core.propagation.channels import channels_of, widen
 from fresco_core.propagation.effort import Effort
-from fresco_core.propagation.level import Level
+from fresco_core.propagation.level import Field, Level
 from fresco_core.propagation.packing import Packing
 from fresco_core.propagation.pictures import Picture
 from fresco_core.propagation.pyramid import Size, level_count, level_size, reduce
 from fresco_core.propagation.votes import LARGEST_PATCH, MOST_CHANNELS
+
+# Number of a level, the level, field (changed in place), state of the random numbers -> state.
+_Improve = Callable[[int, Level, Field, np.uint64], np.uint64]
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,9 @@ class Painter:
     def paint(self, targets: Sequence[Picture], effort: Effort, seed: int = 0) -> Synthesis:
         """The target that the guides' other sides describe. The same arguments give the same."""
         pictures = self._prepare([self._style, *map(channels_of, targets)])[1:]
-        state = _first_state(seed)
-        field, size = None, (0, 0)
-        for number, level in reversed(list(enumerate(self._levels))):
-            level.show([reduce(picture, number) for picture in pictures])
-            if field is None:
-                field, state = level.scatter(state)
-            else:
-                field = level.enlarge(field, size)
-            state, size = level.refine(field, effort, state), level.size
+        self._descend(
+            pictures, seed, lambda _, level, field, state: level.refine(field, effort, state)
+        )
         image = self._levels[0].image.copy()
         if self._ndim == 2:
             image = image[..., 0]
@@ -101,17 +98,27 @@ class Painter:
         It is searched for on all levels, but never painted anew.
         """
         image, *pictures = self._prepare([*map(channels_of, [image_HWC, *targets])])
+        effort = Effort(sweeps=sweeps)
+        self._descend(
+            pictures,
+            seed,
+            lambda number, level, field, state: level.search(
+                reduce(image, number), field, effort, state
+            ),
+        )
+        return self._levels[0].error()
+
+    def _descend(self, targets: Sequence[Picture], seed: int, improve: _Improve) -> None:
+        """Improve a field on each level, from the coarsest on, where it is random at first."""
         state = _first_state(seed)
         field, size = None, (0, 0)
         for number, level in reversed(list(enumerate(self._levels))):
-            level.show([reduce(picture, number) for picture in pictures])
+            level.show([reduce(target, number) for target in targets])
             if field is None:
                 field, state = level.scatter(state)
             else:
                 field = level.enlarge(field, size)
-            state = level.search(reduce(image, number), field, Effort(sweeps=sweeps), state)
-            size = level.size
-        return self._levels[0].error()
+            state, size = improve(number, level, field, state), level.size
 
     def _prepare(self, targets: Sequence[Picture]) -> list[Picture]:
         """The targets, the style's first, with the channels that the levels have, made anew if

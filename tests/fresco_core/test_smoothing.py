@@ -1,13 +1,13 @@
 import torch
 
-from fresco_core.smoothing import background_map, smooth
+from fresco_core.smoothing import BackgroundSmoother, background_map
 from tests.fresco_core.scenes import shifted_pairs
 
 
 def test_background_follows_the_frame_before():
     pairs = shifted_pairs(3, 16, 16, 0)
     pictures = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 16, 16)
-    smoothed = smooth(pictures, pairs, torch.ones(3, 1, 8, 8))
+    smoothed = BackgroundSmoother(pairs, torch.ones(3, 1, 8, 8))(pictures)
     assert torch.allclose(smoothed, torch.zeros_like(smoothed), atol=1e-6)
     assert torch.equal(pictures[2], torch.full((2, 16, 16), 2.0))  # the argument stays
 
@@ -15,30 +15,31 @@ def test_background_follows_the_frame_before():
 def test_salient_and_occluded_regions_are_left_alone():
     pairs = shifted_pairs(2, 64, 64, 0)
     pictures = torch.rand(2, 3, 64, 64)
-    assert torch.equal(smooth(pictures, pairs, torch.zeros(2, 1, 32, 32)), pictures)
+    assert torch.equal(BackgroundSmoother(pairs, torch.zeros(2, 1, 32, 32))(pictures), pictures)
     hidden = torch.ones_like(pairs.backward_occlusions)
     pairs = type(pairs)(pairs.forward_flows, pairs.backward_flows, hidden, hidden)
-    assert torch.equal(smooth(pictures, pairs, torch.ones(2, 1, 32, 32)), pictures)
+    assert torch.equal(BackgroundSmoother(pairs, torch.ones(2, 1, 32, 32))(pictures), pictures)
 
 
 def test_both_halves_of_guidance_are_smoothed_alike():
     pairs, features = shifted_pairs(3, 64, 64, 1), torch.rand(3, 4, 8, 8)
     background = torch.rand(3, 1, 32, 32)
-    doubled = smooth(features.repeat(2, 1, 1, 1), pairs, background)
+    doubled = BackgroundSmoother(pairs, background)(features.repeat(2, 1, 1, 1))
     assert torch.equal(doubled[:3], doubled[3:])
-    assert torch.equal(doubled[:3], smooth(features, pairs, background))
+    assert torch.equal(doubled[:3], BackgroundSmoother(pairs, background)(features))
 
 
 def test_half_precision_comes_back_as_it_was():
     pairs = shifted_pairs(2, 64, 64, 1)
     assert (
-        smooth(torch.rand(2, 4, 8, 8).half(), pairs, torch.ones(2, 1, 32, 32)).dtype == torch.half
+        BackgroundSmoother(pairs, torch.ones(2, 1, 32, 32))(torch.rand(2, 4, 8, 8).half()).dtype
+        == torch.half
     )
 
 
 def test_one_frame_has_nothing_to_follow():
     pictures = torch.rand(1, 3, 64, 64)
-    smoothed = smooth(pictures, shifted_pairs(1, 64, 64, 0), torch.ones(1, 1, 32, 32))
+    smoothed = BackgroundSmoother(shifted_pairs(1, 64, 64, 0), torch.ones(1, 1, 32, 32))(pictures)
     assert torch.equal(smoothed, pictures)
 
 

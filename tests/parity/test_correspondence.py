@@ -16,7 +16,7 @@ from fresco_core.correspondence import (
     warp,
     window_sum,
 )
-from fresco_core.smoothing import background_map, smooth
+from fresco_core.smoothing import BackgroundSmoother, background_map
 from tests.parity.arrays import (
     correspondence,
     differing,
@@ -96,11 +96,11 @@ def test_background_smoothing(reference_dir: Path):
         found = background_map(tensor(case["salient_prob"]))
         assert relative_error(found, background) < 1e-5
         picture = normalised(case["frames"])
-        smoothed = smooth(picture, pairs, background)
+        smoothed = BackgroundSmoother(pairs, background)(picture)
         assert relative_error(smoothed, case["image_out"]) < 1e-5
         for name in case:
             if match := re.fullmatch(r"feat(\d+)_in", name):
-                smoothed = smooth(tensor(case[name]), pairs, background)
+                smoothed = BackgroundSmoother(pairs, background)(tensor(case[name]))
                 assert relative_error(smoothed, case[f"feat{match[1]}_out"]) < 1e-5
             if match := re.fullmatch(r"dilate(\d+)_in", name):
                 widened = window_sum(tensor(case[name]), int(match[1]))

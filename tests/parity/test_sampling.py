@@ -16,7 +16,7 @@ from fresco_core.models import load_diffusion_models
 from fresco_core.optimization import correlation, optimize_features
 from fresco_core.options import AttentionOptions, OptimizationOptions, TranslationOptions
 from fresco_core.sampling import PictureCodec, Schedule, repeat_first, to_uint8
-from fresco_core.smoothing import smooth
+from fresco_core.smoothing import BackgroundSmoother
 from fresco_core.translator import FrescoTranslator
 from tests.parity.arrays import (
     correspondence,
@@ -82,7 +82,7 @@ def test_ddpm_steps(reference_dir: Path, models):
         if "vae_noise" in case:
             with torch.no_grad():
                 pictures = codec.decode(clean)
-                smoothed = smooth(pictures, pairs, background)
+                smoothed = BackgroundSmoother(pairs, background)(pictures)
                 clean = codec.encode(smoothed, lambda _, case=case: tensor(case["vae_noise"]))
             if "decoded" in case:
                 assert relative_error(pictures, case["decoded"]) < 1e-5
@@ -275,9 +275,7 @@ def test_single_calls_of_the_chaotic_run(stored, translator: FrescoTranslator):
         )
         np.testing.assert_allclose(losses, own[f"{stem}_loss"], rtol=5e-4)
         assert relative_error(found, own[f"{stem}_opt"]) < 5e-3
-        smoothed = smooth(
-            tensor(own[f"{stem}_opt"]), conditioning.correspondence, conditioning.background_N1HW
-        )
+        smoothed = conditioning.smooth(tensor(own[f"{stem}_opt"]))
         assert relative_error(smoothed, own[f"{stem}_out"]) < 1e-5
 
     begin = translator.options.warmup_steps
