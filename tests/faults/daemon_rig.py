@@ -109,7 +109,15 @@ class DaemonRig:
             )
         self.sessions.append(self.process.pid)
         if ready:
-            self.wait_until(lambda: self.status().get("state") in ("serving", "paused"), "ready")
+            self.wait_until(self.is_ready, "ready")
+
+    def is_ready(self) -> bool:
+        """Whether it takes clips."""
+        return self.status().get("state") in ("serving", "paused")
+
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
+        return self.process.poll() is not None
 
     def status(self) -> dict[str, Any]:
         """What it says of itself; nothing while it does not answer."""
