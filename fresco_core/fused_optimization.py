@@ -3,14 +3,13 @@
 Shapes: B samples, C channels, h x w grid, P = h * w tokens.
 """
 
-import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from fresco_core.correspondence import Correspondence
+from fresco_core.fallback import Fallback
 from fresco_core.optimization import holding, match_statistics, optimize_features
 from fresco_core.options import OptimizationOptions
 
@@ -30,7 +29,7 @@ class FusedOptimization:
 
     def __init__(self) -> None:
         self._optimizers: OrderedDict[object, FeatureOptimizer] = OrderedDict()
-        self._refused = False
+        self._fallback = Fallback("feature optimisation")
 
     def __call__(
         self,
@@ -46,17 +45,19 @@ class FusedOptimization:
         )
         if reference_BPC is None and correspondence is None:
             return feature_BChw
-        if not self._refused:
-            try:
-                return self._fused(feature_BChw, reference_BPC, correspondence, options)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # whatever a compiler may say
-                self._refused = True
-                self._optimizers.clear()
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                message = f"feature optimisation without its GPU kernels, slower: {reason}"
-                warnings.warn(message, stacklevel=2)
+        return self._fallback(
+            lambda: self._fused(feature_BChw, reference_BPC, correspondence, options),
+            lambda: self._plain(feature_BChw, reference_BPC, correspondence, options),
+        )
+
+    def _plain(
+        self,
+        feature_BChw: Tensor,
+        reference_BPC: Tensor | None,
+        correspondence: Correspondence | None,
+        options: OptimizationOptions,
+    ) -> Tensor:
+        self._optimizers.clear()  # nobody uses their memory any more
         return optimize_features(
             feature_BChw,
             reference_BPC=reference_BPC,
