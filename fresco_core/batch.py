@@ -1,7 +1,7 @@
 """A batch of key frames, what it becomes, and what ties it to the next.
 
 Shapes: n new key frames, M ControlNets, S sampling steps, H x W pixels (multiples of 64), h x w =
-H/8 x W/8 latent grid.
+H/8 x W/8 latent grid; N = n + 2 with the carried key frames, in a clip's first batch N = n.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,21 @@ Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
+class Matched:
+    """What was found of a batch's key frames ahead of its translation.
+
+    Attributes:
+        flows: (2,N,2,H,W) float32, of the ring pairs: forward as in
+            `fresco_core.correspondence.Correspondence`, then backward. In memory they lie as a
+            `FlowModel` would have them, or results differ in the last digit.
+        salient: (N,H/2,W/2) uint8, 1 where a frame is salient, or None where that was not found.
+    """
+
+    flows: NDArray[np.float32]
+    salient: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, eq=False)
 class KeyFrameBatch:
     """New key frames to translate together.
 
@@ -22,12 +37,15 @@ class KeyFrameBatch:
         controls: (n,M,H,W) uint8 control maps, one a frame and ControlNet, or None without any.
         prompts: one positive prompt a frame.
         negative: negative prompt, or None for the default.
+        matched: flows and saliency, the carried key frames included, or None: the translator finds
+            them.
     """
 
     frames: Frames
     controls: NDArray[np.uint8] | None
     prompts: tuple[str, ...]
     negative: str | None = None
+    matched: Matched | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +84,7 @@ def with_carried(batch: KeyFrameBatch, carry: Carry) -> KeyFrameBatch:
         controls,
         (*carry.prompts, *batch.prompts),
         batch.negative,
+        batch.matched,
     )
 
 
@@ -87,6 +106,8 @@ def check(batch: KeyFrameBatch, carry: Carry | None) -> None:
         )
     if len(batch.prompts) != count:
         raise ValueError(f"{len(batch.prompts)} prompts for {count} frames")
+    if batch.matched is not None:
+        _check_matched(batch.matched, count + 2 * (carry is not None), height, width)
     if carry is not None and carry.frames.shape[1:] != batch.frames.shape[1:]:
         raise ValueError(f"carry of {carry.frames.shape} does not fit {batch.frames.shape}")
     if carry is not None and (carry.controls is None) != (batch.controls is None):
@@ -99,4 +120,14 @@ def check(batch: KeyFrameBatch, carry: Carry | None) -> None:
     ):
         raise ValueError(
             f"control maps {carry.controls.shape} of the carry do not fit {batch.controls.shape}"
+        )
+
+
+def _check_matched(matched: Matched, count: int, height: int, width: int) -> None:
+    flows, salient = matched.flows, matched.salient
+    if flows.dtype != np.float32 or flows.shape != (2, count, 2, height, width):
+        raise ValueError(f"flows {flows.shape} do not fit {count} frames of {width}x{height}")
+    if salient is not None and salient.shape != (count, height // 2, width // 2):
+        raise ValueError(
+            f"saliency {salient.shape} does not fit {count} frames of {width}x{height}"
         )

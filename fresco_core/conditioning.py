@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fresco_core.batch import KeyFrameBatch
+from fresco_core.batch import KeyFrameBatch, Matched
 from fresco_core.correspondence import Correspondence, TokenGuides, correspond
 from fresco_core.flow import FlowModel
 from fresco_core.models import DiffusionModels
@@ -64,19 +64,26 @@ class Conditioner:
         self.saliency = saliency or MotionSaliency()
 
     def condition(self, batch: KeyFrameBatch, options: TranslationOptions) -> Conditioning:
-        """Embed prompts, find correspondences and background of a batch (carried frames in it)."""
+        """Embed prompts, find correspondences and background of a batch (carried frames in it).
+
+        Flows and saliency that the batch brings along are taken as they are.
+        """
         device = self.models.device
         frames_NHW3 = torch.from_numpy(np.ascontiguousarray(batch.frames)).to(device)
         frames_N3HW = frames_NHW3.permute(0, 3, 1, 2).contiguous()
-        forward_N2HW, backward_N2HW = self._ring_flow(frames_N3HW)
+        forward_N2HW, backward_N2HW = self._ring_flow(frames_N3HW, batch.matched)
         correspondence = correspond(
             frames_N3HW.float(), forward_N2HW, backward_N2HW, options.occlusion
         )
         normalised_N3HW = to_normalised(frames_NHW3)
         background_N1HW = None
         if options.background_smoothing:
-            flows_N2HW = nearest_flows(forward_N2HW, backward_N2HW)
-            background_N1HW = background_map(self.saliency(frames_N3HW, flows_N2HW))
+            if batch.matched is not None and batch.matched.salient is not None:
+                salient_N1HW = torch.from_numpy(batch.matched.salient)[:, None].to(device).float()
+            else:
+                flows_N2HW = nearest_flows(forward_N2HW, backward_N2HW)
+                salient_N1HW = self.saliency(frames_N3HW, flows_N2HW)
+            background_N1HW = background_map(salient_N1HW)
         return Conditioning(
             normalised_N3HW,
             self.embed(batch.prompts, batch.negative, options),
@@ -125,7 +132,10 @@ class Conditioner:
         )
         return tuple(condition_N1HW.repeat(2, 3, 1, 1) for condition_N1HW in conditions_MN1HW)
 
-    def _ring_flow(self, frames_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+    def _ring_flow(self, frames_N3HW: Tensor, matched: Matched | None) -> tuple[Tensor, Tensor]:
+        if matched is not None:
+            forward_N2HW, backward_N2HW = torch.from_numpy(matched.flows).to(self.models.device)
+            return forward_N2HW, backward_N2HW
         if len(frames_N3HW) == 1:
             still = torch.zeros_like(frames_N3HW[:, :2], dtype=torch.float32)
             return still, still

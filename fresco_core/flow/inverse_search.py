@@ -23,6 +23,8 @@ class InverseSearch:
     def __call__(self, first_NHWC: Frames, second_NHWC: Frames) -> tuple[Flows, Flows]:
         """Flow of every pair, forward and backward (N,2,H,W), as in `fresco_core.flow.FlowModel`.
 
+        In memory they lie as OpenCV makes them, as (N,H,W,2).
+
         Args:
             first_NHWC, second_NHWC: uint8 RGB, any H and W.
         """
@@ -30,7 +32,7 @@ class InverseSearch:
         pairs = list(zip(first, second, strict=True))
         forward = [self._flow(first_HW, second_HW) for first_HW, second_HW in pairs]
         backward = [self._flow(second_HW, first_HW) for first_HW, second_HW in pairs]
-        return np.stack(forward), np.stack(backward)
+        return np.stack(forward).transpose(0, 3, 1, 2), np.stack(backward).transpose(0, 3, 1, 2)
 
     def _flow(self, first_HW: Frames, second_HW: Frames) -> Flows:
         rows, columns = first_HW.shape
@@ -40,7 +42,7 @@ class InverseSearch:
             for grey_HW in (first_HW, second_HW)
         )
         flow_HW2: Flows = self._dis.calc(first, second, None)[:rows, :columns]
-        return flow_HW2.transpose(2, 0, 1)
+        return flow_HW2
 
 
 def _grey(frame_HWC: Frames) -> Frames:

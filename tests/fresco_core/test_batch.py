@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fresco_core.batch import Carry, KeyFrameBatch, check, with_carried
+from fresco_core.batch import Carry, KeyFrameBatch, Matched, check, with_carried
 
 
 def maps(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -33,9 +33,22 @@ def test_carried_frames_come_first_with_their_maps_and_prompts() -> None:
     assert whole.negative == "rain"
 
 
+def matched(count: int, *, salient: int | None = None) -> Matched:
+    found = None if salient is None else np.zeros((salient, 32, 64), np.uint8)
+    return Matched(np.zeros((2, count, 2, 64, 128), np.float32), found)
+
+
+def test_what_is_matched_is_of_all_frames() -> None:
+    found = matched(5, salient=5)
+    brought = replace(batch(3, 5), matched=found)
+    check(brought, carry())
+    assert with_carried(brought, carry()).matched is found
+
+
 def test_what_fits_is_let_through() -> None:
     check(batch(1, 0), None)
     check(batch(3, 0), carry())
+    check(replace(batch(3, 0), matched=matched(3)), None)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +63,8 @@ def test_what_fits_is_let_through() -> None:
         ({"controls": np.zeros((3, 1, 64, 128), np.uint8)}, "of the carry do not fit"),
         ({"controls": None}, "control maps or neither"),
         ({"prompts": ("one",)}, "1 prompts for 3 frames"),
+        ({"matched": matched(3)}, r"flows \(2, 3, .* do not fit 5 frames of 128x64"),
+        ({"matched": matched(5, salient=3)}, r"saliency \(3, 32, 64\) does not fit 5 frames"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:

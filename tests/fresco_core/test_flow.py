@@ -15,6 +15,7 @@ from torchvision.models.optical_flow import raft_large
 from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.flow import FlowModel, gmflow_network, load_flow
 from fresco_core.flow.dis import DisFlow
+from fresco_core.flow.inverse_search import InverseSearch
 from fresco_core.flow.raft import RaftFlow
 from fresco_core.flow.raft_weights import URL, cached_raft_weights
 from fresco_core.flow.weights import FLOW, GMFLOW_FILE
@@ -201,6 +202,18 @@ from fresco_core.flow.raft_weights import cached_raft_weights
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("size", [(200, 240), (9, 30)])
+def test_inverse_search_does_not_depend_on_what_it_did_before(size: tuple[int, int]) -> None:
+    """Nor on the pairs beside: whoever searches a pair finds the same, laid out alike."""
+    frames = np.stack([textured(*size, shift).permute(1, 2, 0) for shift in ((0, 0), (4, 2))])
+    used = InverseSearch()
+    many = used(frames[[1, 0, 1]], frames[[0, 1, 1]])
+    alone = InverseSearch()(frames[:1], frames[1:])
+    for side in (0, 1):
+        assert np.array_equal(many[side][1], alone[side][0])
+        assert many[side].transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 def test_inverse_search_does_not_depend_on_threads() -> None:

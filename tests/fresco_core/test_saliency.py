@@ -1,5 +1,9 @@
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +11,7 @@ from fresco_core.errors import ConfigError, ModelsError
 from fresco_core.flow import load_flow
 from fresco_core.network_choice import NetworkChoice
 from fresco_core.saliency import load_saliency
+from fresco_core.saliency.camera import unlike_camera
 from fresco_core.saliency.motion import motion_saliency, nearest_flows
 from fresco_core.saliency.weights import EGNET_FILE, SALIENCY
 from fresco_core.smoothing import background_map
@@ -40,6 +45,40 @@ def test_flow_without_any_order_still_gives_a_map():
     torch.manual_seed(0)
     assert motion_saliency(torch.randn(2, 2, 16, 16) * 50).shape == (2, 1, 8, 8)
     assert motion_saliency(torch.zeros(1, 2, 16, 16)).max() == 0
+
+
+def test_arrays_of_any_layout_and_any_number_of_threads_give_the_same_map():
+    torch.manual_seed(0)
+    flow = torch.nn.functional.interpolate(torch.randn(1, 2, 6, 6) * 9, (66, 90), mode="bilinear")
+    wanted = motion_saliency(flow)[0, 0]
+    assert 0 < wanted.mean() < 1
+    halved = torch.nn.functional.avg_pool2d(flow, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    threads, flow_HW2 = cv2.getNumThreads(), flow[0].permute(1, 2, 0).numpy()
+    try:
+        for count in (1, 2, 5):
+            cv2.setNumThreads(count)
+            for array in (flow_HW2, np.ascontiguousarray(flow_HW2), halved[0].permute(1, 2, 0)):
+                found = unlike_camera(np.asarray(array))
+                assert found.dtype == np.uint8
+                assert np.array_equal(found, wanted)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def test_an_odd_row_or_column_is_left_out():
+    flow_HW2 = np.full((65, 67, 2), 7, np.float32)
+    flow_HW2[64], flow_HW2[:, 66] = 500, 500
+    assert unlike_camera(flow_HW2).shape == (32, 33)
+    assert unlike_camera(flow_HW2).max() == 0
+
+
+def test_motion_on_arrays_needs_no_torch():
+    program = """
+import sys
+import fresco_core.saliency.camera
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_the_last_frame_looks_back():
