@@ -39,9 +39,9 @@ ONE_STEP = TranslationOptions(
 )
 
 
-def scene(count: int, width: int, height: int) -> KeyFrameBatch:
+def scene(count: int, width: int, height: int, seed: int = 0) -> KeyFrameBatch:
     """Key frames of a picture that pans, with control maps."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     small = random.integers(0, 256, (height // 16, width // 16 + count, 3), np.uint8)
     wide = small.repeat(16, 0).repeat(16, 1)
     frames = np.stack([wide[:, 16 * i : 16 * i + width] for i in range(count)])

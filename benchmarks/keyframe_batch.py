@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,16 @@ class Stopwatch:
         return found
 
 
-def key_frames(clip: Path, count: int, width: int, height: int) -> KeyFrameBatch:
+def key_frames(clip: Path, count: int, width: int, height: int, begin: int = 0) -> KeyFrameBatch:
     """Every fifth frame of a clip, cut to the working size; brightness stands for a control map."""
     import cv2
 
     video, frames = cv2.VideoCapture(str(clip)), []
-    for number in range(5 * count):
+    for number in range(begin + 5 * count - 4):
         ok, picture = video.read()
         if not ok:
-            raise SystemExit(f"{clip} has {number} frames: {5 * count} are needed")
-        if number % 5 == 0:
+            raise SystemExit(f"{clip} has {number} frames: {begin + 5 * count - 4} are needed")
+        if number >= begin and (number - begin) % 5 == 0:
             scale = max(width / picture.shape[1], height / picture.shape[0])
             picture = cv2.resize(picture, None, fx=scale + 1e-3, fy=scale + 1e-3)
             frames.append(picture[:height, :width, ::-1])
@@ -91,14 +91,16 @@ def key_frames(clip: Path, count: int, width: int, height: int) -> KeyFrameBatch
 def measure(
     translator: FrescoTranslator,
     watch: Stopwatch,
-    batch: KeyFrameBatch,
+    batches: Sequence[KeyFrameBatch],
     carry: Carry | None,
-    runs: int,
 ) -> dict[str, float]:
-    """Median seconds of a batch by part, and GiB reserved at most."""
+    """Median seconds of a batch by part, and GiB reserved at most; the first two warm up.
+
+    No batch comes twice: what a new one makes anew (numbers of key tokens, say) is in the time.
+    """
     watch_times: dict[str, list[float]] = defaultdict(list)
-    for run in range(runs + 1):
-        if run == 1:
+    for run, batch in enumerate(batches):
+        if run == 2:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
@@ -106,7 +108,7 @@ def measure(
         translator.translate(batch, carry)
         torch.cuda.synchronize()
         whole, found = time.perf_counter() - begin, watch.read()
-        if run == 0:
+        if run < 2:
             print(f"warm-up {whole:.1f} s", file=sys.stderr, flush=True)
             continue
         for name, seconds in {**found, "whole batch": whole}.items():
@@ -128,10 +130,12 @@ def main() -> None:
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
     count = arguments.batch
-    if arguments.clip is None:
-        whole = scene(2 * count - 2, width, height)
-    else:
-        whole = key_frames(arguments.clip, 2 * count - 2, width, height)
+    wholes = []
+    for begin in range(arguments.runs + 2):
+        if arguments.clip is None:
+            wholes.append(scene(2 * count - 2, width, height, begin))
+        else:
+            wholes.append(key_frames(arguments.clip, 2 * count - 2, width, height, begin))
     translator = FrescoTranslator(
         load_large_model(arguments.folder),
         load_flow(arguments.flow, None, "cuda"),
@@ -139,13 +143,12 @@ def main() -> None:
         kernels=not arguments.plain,
     )
     watch = Stopwatch(translator)
-    first = part(whole, slice(count))
-    carry = translator.translate(first).carry
+    firsts = [part(whole, slice(count)) for whole in wholes]
+    others = [part(whole, slice(count, None)) for whole in wholes]
+    carry = translator.translate(firsts[0]).carry
     columns = {
-        f"first batch ({count} new)": measure(translator, watch, first, None, arguments.runs),
-        f"later batch ({count - 2} new + 2)": measure(
-            translator, watch, part(whole, slice(count, None)), carry, arguments.runs
-        ),
+        f"first batch ({count} new)": measure(translator, watch, firsts, None),
+        f"later batch ({count - 2} new + 2)": measure(translator, watch, others, carry),
     }
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
     print("| part | " + " | ".join(columns) + " |")

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fresco_core.last_result import LastResult
+
 
 class Noise(Protocol):
     """Where a batch's random numbers come from."""
@@ -60,6 +62,7 @@ class PictureCodec:
 
     def __init__(self, vae: Any) -> None:
         self._vae = vae
+        self._posterior = LastResult(self._encode)  # a batch begins twice from the same frames
         self.scaling_factor = float(vae.config.scaling_factor)
 
     @property
@@ -80,9 +83,13 @@ class PictureCodec:
 
     def encode(self, frames_N3HW: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
         """A sample of the posterior, (N,4,h,w), with the given noise."""
+        mean, std = self._posterior(frames_N3HW)
+        return self.scaling_factor * (mean + std * on_device(noise(tuple(mean.shape)), mean.device))
+
+    def _encode(self, frames_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the posterior, (N,4,h,w)."""
         posterior = self._vae.encode(frames_N3HW.to(self._vae.dtype)).latent_dist
-        mean, std = posterior.mean.float(), posterior.std.float()
-        return self.scaling_factor * (mean + std * noise(tuple(mean.shape)).to(mean.device))
+        return posterior.mean.float(), posterior.std.float()
 
     def decode(self, latents_N4hw: Tensor) -> Tensor:
         """Pictures (N,3,H,W), not clamped."""
@@ -136,6 +143,13 @@ class Schedule:
 def repeat_first(noise_N4hw: Tensor) -> Tensor:
     """Frame 0's noise for all frames."""
     return noise_N4hw[:1].expand_as(noise_N4hw)
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on a device, without waiting for what the device is doing."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def to_uint8(pictures_N3HW: Tensor) -> Tensor:

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fresco_core.attention import FrescoAttention
 from fresco_core.batch import Carry, KeyFrameBatch, Translation, check, with_carried
+from fresco_core.captured import CapturedBlocks
 from fresco_core.colours import keep_colours
 from fresco_core.conditioning import Conditioner, Conditioning
 from fresco_core.decoder import DecoderLevels
 from fresco_core.errors import NoPictureError
 from fresco_core.flow import FlowModel
 from fresco_core.freeu import FreeU
+from fresco_core.fused_layers import Layers, fuse, restore
 from fresco_core.fused_optimization import FusedOptimization
 from fresco_core.models import DiffusionModels
 from fresco_core.optimization import FeatureOptimization, normalise_tokens, optimize_features
@@ -36,6 +38,7 @@ from fresco_core.sampling import (
     PictureCodec,
     Schedule,
     SeededNoise,
+    on_device,
     repeat_first,
     to_uint8,
 )
@@ -97,8 +100,25 @@ class FrescoTranslator:
         self.decoder = DecoderLevels(models.unet)
         self.freeu = FreeU(models.unet)
         self.optimize: FeatureOptimization = optimize_features
+        self.blocks = CapturedBlocks()
+        for network in self._networks:
+            restore(network)
         if kernels and models.device.type == "cuda":
             self.optimize = FusedOptimization()
+            self._fuse()
+
+    @property
+    def _networks(self) -> tuple[nn.Module, ...]:
+        return *self.models.controlnets, self.models.unet, self.models.vae
+
+    def _fuse(self) -> None:
+        """Speed the networks up. The UNet's decoder is not captured: constraints look into it."""
+        layers = Layers()
+        for network in self._networks:
+            fuse(network, layers)
+        for network in (*self.models.controlnets, self.models.unet):
+            for block in (*network.down_blocks, network.mid_block):
+                self.blocks.capture(block)
 
     def with_options(self, options: TranslationOptions) -> "FrescoTranslator":
         """A translator with other options, on the same models: one translates at a time."""
@@ -165,7 +185,7 @@ class FrescoTranslator:
             return {}
         last = options.steps - 1
         shape = self._latent_shape(conditioning)
-        noise_N4hw = noise.latent(shape).to(self.models.device)
+        noise_N4hw = on_device(noise.latent(shape), self.models.device)
         clean_N4hw = self.codec.encode(conditioning.frames_N3HW, noise.posterior)
         latents_N4hw = self.schedule.add_noise(clean_N4hw, noise_N4hw, last)
         with self.attention.recording(), self.decoder.recording() as inputs:
@@ -193,7 +213,7 @@ class FrescoTranslator:
         """
         options, schedule = self.options, self.schedule
         noise.restart()
-        noise_N4hw = noise.latent(self._latent_shape(conditioning)).to(self.models.device)
+        noise_N4hw = on_device(noise.latent(self._latent_shape(conditioning)), self.models.device)
         if options.repeat_noise:
             noise_N4hw = repeat_first(noise_N4hw)
         begin = max(options.warmup_steps, 0)
@@ -219,7 +239,7 @@ class FrescoTranslator:
             if on_step is not None:
                 timestep = schedule.timesteps[index]
                 on_step(Step(i, count, timestep, latents_N4hw, predicted_N4hw, clean_N4hw))
-            fresh_N4hw = noise.latent(tuple(latents_N4hw.shape)).to(self.models.device)
+            fresh_N4hw = on_device(noise.latent(tuple(latents_N4hw.shape)), self.models.device)
             latents_N4hw = schedule.previous(latents_N4hw, clean_N4hw, fresh_N4hw, index)
         # Only now, so that no step waits for the one before.
         return latents_N4hw, torch.stack(record).cpu()
@@ -297,9 +317,11 @@ class FrescoTranslator:
         prompts_BLD: Tensor,
         controls_B3HW: tuple[Tensor, ...] = (),
     ) -> Tensor:
-        models, timestep = self.models, self.schedule.timesteps[index]
+        models = self.models
+        timestep = on_device(torch.tensor(self.schedule.timesteps[index]), models.device)
         latents_B4hw = latents_N4hw.repeat(2, 1, 1, 1).to(models.dtype)
         self.freeu.options = self.options.freeu
+        self.blocks.choose((latents_B4hw.shape, prompts_BLD.shape))
         predicted_B4hw = models.unet(
             latents_B4hw,
             timestep,
@@ -312,7 +334,7 @@ class FrescoTranslator:
     def _residuals(
         self,
         latents_B4hw: Tensor,
-        timestep: int,
+        timestep: Tensor,
         prompts_BLD: Tensor,
         controls_B3HW: tuple[Tensor, ...],
     ) -> dict[str, Any]:
