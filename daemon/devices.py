@@ -34,6 +34,11 @@ class DeviceLost(FrescodError):
     """A clip's device is lost, all others have clips: it has to begin to wait anew."""
 
 
+def is_gpu(name: str) -> bool:
+    """Whether a device of this name is a GPU."""
+    return name.startswith("cuda")
+
+
 @dataclass(eq=False)
 class Device:
     """A worker that translates, and how often it died.
@@ -58,7 +63,7 @@ class Device:
     @property
     def is_gpu(self) -> bool:
         """Whether the models run on a GPU."""
-        return self.name.startswith("cuda")
+        return is_gpu(self.name)
 
     @property
     def memory(self) -> int | None:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from daemon.control_client import ControlClient, NotRunningError
 from daemon.control_socket import MAX_PATH
-from daemon.devices import DeviceError
+from daemon.devices import DeviceError, is_gpu
 from daemon.doctor import Check, Finding, Verdict
 from daemon.doctor_folders import disk, folders, state
-from daemon.doctor_limits import cores, limits, memory
+from daemon.doctor_limits import cores, gpu_files, limits, memory
 from daemon.places import Places
 from daemon.settings import Settings
-from daemon.stages import choose_devices, library_versions, visible_gpus
+from daemon.stages import check_propagation, choose_devices, library_versions, visible_gpus
 from daemon.weights import choose_models, missing_weights
-from fresco_core.errors import FrescodError
+from fresco_core.errors import ConfigError, FrescodError
 from fresco_core.hub import PULL
 from fresco_core.propagation.program import check_program
 
@@ -153,8 +153,20 @@ def _decord(settings: Settings) -> Iterator[Finding]:
         yield Finding("codecs", Verdict.OK, "decord, the second decoder, can be imported")
 
 
-def propagation(settings: Settings) -> Iterator[Finding]:
+def propagation(
+    settings: Settings, visible: Callable[[], int] = lambda: len(gpu_files())
+) -> Iterator[Finding]:
     """What carries key frames to the frames between them can run."""
+    with suppress(DeviceError):  # of which another check tells
+        try:
+            names = choose_devices(settings.devices, visible)
+            check_propagation(settings, names)
+        except ConfigError as error:
+            yield Finding("propagate", Verdict.PROBLEM, str(error))
+            return
+        if settings.propagation.device != "cpu" and any(map(is_gpu, names)):
+            text = f"GPUs may take {settings.propagation.device_memory} of their memory for it"
+            yield Finding("propagate", Verdict.OK, text)
     if settings.propagation.engine == "builtin":
         yield Finding("propagate", Verdict.OK, "built in, compiled by Numba: no ebsynth is needed")
         return

@@ -23,7 +23,14 @@ _SECTIONS = (
 )  # fmt: skip
 _SINGLE = ("clips.on_truncated", "control.scale", "control.canny_low", "control.canny_high")
 # Who propagates, and how much at once; where results go.
-_NOT = ("propagation.engine", "propagation.program", "propagation.processes", "output.folder")
+_NOT = (
+    "propagation.engine",
+    "propagation.program",
+    "propagation.processes",
+    "propagation.device",
+    "propagation.device_memory",
+    "output.folder",
+)
 # All else is loaded once for all clips, or names a place on this machine.
 ALLOWED = frozenset(
     key

@@ -121,8 +121,7 @@ def budget_bytes(text: str, devices: int) -> int:
     available = available_memory()
     if text == "auto":
         return min((devices + 1) * _PER_DEVICE, available // 4)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]iB)", text, re.IGNORECASE)
-    wanted = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    wanted = size_bytes(text)
     if wanted == 0:
         raise ConfigError(f"prefetch.memory = {text!r} is no size: write 2GiB, 512MiB or auto")
     if wanted > available:
@@ -131,3 +130,9 @@ def budget_bytes(text: str, devices: int) -> int:
             f"{available // _MIB} MiB are available: lower it or free some memory"
         )
     return wanted
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a size such as ``2GiB`` or ``512MiB``; 0 for what is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]iB)", text, re.IGNORECASE)
+    return int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0

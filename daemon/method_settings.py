@@ -247,7 +247,20 @@ class Propagation(Section):
         default=0,
         ge=0,
         le=4096,
-        description="Segments propagated at a time; 0: as many as there are cores.",
+        description="Segments propagated by cores at a time; 0: as many as there are cores.",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto",
+        description=(
+            "Who propagates: the cores, the GPUs between their translations, or, with auto, "
+            "whichever will be done sooner. What a GPU cannot do the cores always do."
+        ),
+    )
+    device_memory: str = Field(
+        default="4GiB",
+        pattern=r"^\d+(\.\d+)?\s*[MGTmgt][Ii][Bb]$",
+        description="Memory of a GPU that propagating may take.",
+        json_schema_extra={"allowed": "a size such as 4GiB or 512MiB"},
     )
     quality: Literal["reference", "balanced", "fast"] = Field(
         default="balanced",

@@ -248,7 +248,7 @@ class Settings(Section):
                 "output": {"folder"},
                 "control": {"device"},
                 "models": {"offline"},
-                "propagation": {"processes"},
+                "propagation": {"processes", "device", "device_memory"},
                 "clips": {"on_truncated"},
                 "limits": {"max_pixels"},
             },

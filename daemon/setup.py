@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from daemon.actions import Action
 from daemon.budget import Budget, usable_cores
-from daemon.devices import Devices
+from daemon.devices import Devices, is_gpu
 from daemon.memory import Memory, budget_bytes
 from daemon.readers import Readers
 from daemon.settings import Settings
@@ -40,7 +40,7 @@ def open_workshop(
     """
     _allow_open_files()
     names = stages.devices
-    gpus = sum(name.startswith("cuda") for name in names)
+    gpus = sum(map(is_gpu, names))
     # A GPU keeps one core busy that feeds it; a CPU device takes its cores as any task does.
     cores = max(1, (settings.cpu.cores or usable_cores()) - gpus)
     threads = 1 if gpus else max(1, cores // (2 * len(names)))

@@ -5,11 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-from daemon.devices import DeviceError
+from daemon.devices import DeviceError, is_gpu
+from daemon.memory import size_bytes
 from daemon.settings import Settings
 from daemon.weights import detector_sources, local_file, model_sources
 from daemon.weights_identity import weights_identity
@@ -79,7 +80,7 @@ def make_stages(
 
     Raises:
         DeviceError, ConfigError: see `choose_devices`.
-        ConfigError: the program that is to propagate is not there.
+        ConfigError: the program that is to propagate is not there, or the GPU that is to.
     """
     if settings.propagation.engine == "ebsynth":
         check_program(settings.propagation.program)
@@ -93,6 +94,7 @@ def make_stages(
     }
 
     names = choose_devices(settings.devices, visible or visible_gpus, required=required)
+    check_propagation(settings, names)
     versions = library_versions()
 
     @functools.cache
@@ -172,6 +174,18 @@ def choose_devices(
                 f"device {', '.join(absent)} is not there ({there}): choose another, or cpu"
             )
     return tuple(names)
+
+
+def check_propagation(settings: Settings, names: Sequence[str]) -> None:
+    """Raise ConfigError where these devices cannot propagate as the settings want it."""
+    memory = settings.propagation.device_memory
+    if size_bytes(memory) == 0:
+        raise ConfigError(f"propagation.device_memory = {memory!r} is no memory: write 4GiB")
+    if settings.propagation.device == "gpu" and not any(is_gpu(name) for name in names):
+        raise ConfigError(
+            f'propagation.device = "gpu", but devices are {", ".join(names)}: set it to auto or '
+            "cpu, or name a GPU in devices"
+        )
 
 
 def visible_gpus() -> int:
@@ -268,7 +282,7 @@ def translation_options(settings: Settings) -> TranslationOptions:
 
 def propagation_options(settings: Settings) -> PropagationOptions:
     """The options of propagation, which are named alike."""
-    values = settings.propagation.model_dump(exclude={"processes"})
+    values = settings.propagation.model_dump(exclude={"processes", "device", "device_memory"})
     return PropagationOptions(**{**values, "poisson_clip": values["poisson_clip"] or None})
 
 

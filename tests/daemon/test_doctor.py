@@ -200,6 +200,16 @@ def test_propagation(tmp_path: Path) -> None:
     assert one(doctor_checks.propagation(absent)).verdict is OK
 
 
+def test_propagation_by_gpus() -> None:
+    by_gpu = settings(propagation__device="gpu")
+    found = one(doctor_checks.propagation(by_gpu, lambda: 0))
+    assert found.verdict is PROBLEM
+    assert "set it to auto or cpu" in found.text
+    memory, builtin = doctor_checks.propagation(by_gpu, lambda: 2)
+    assert "4GiB" in memory.text
+    assert builtin.verdict is OK
+
+
 def test_the_models_that_auto_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_checks, "missing_weights", lambda _: [])
     texts = [finding.text for finding in doctor_checks.weights(Settings())]

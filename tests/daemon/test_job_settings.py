@@ -89,7 +89,8 @@ def test_none_names_a_place_or_another_process() -> None:
     sections = {key.rpartition(".")[0] for key in ALLOWED}
     assert sections.isdisjoint({"", "models", "flow", "inbox", "service", "cpu", "prefetch"})
     assert {"control.scale", "control.canny_low", "freeu.b1", "output.frames"} <= ALLOWED
-    assert ALLOWED.isdisjoint(f"propagation.{name}" for name in ("engine", "program", "processes"))
+    where = ("engine", "program", "processes", "device", "device_memory")
+    assert ALLOWED.isdisjoint(f"propagation.{name}" for name in where)
     assert ALLOWED.isdisjoint({"control.type", "control.source", "control.enabled"})
 
 

@@ -29,6 +29,8 @@ class TestFingerprint:
                 "control.device",
                 "models.offline",
                 "propagation.processes",
+                "propagation.device",
+                "propagation.device_memory",
                 "limits.max_pixels",
                 "clips.on_truncated",
             }

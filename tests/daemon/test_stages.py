@@ -48,7 +48,7 @@ def test_default_settings_are_the_published_options() -> None:
 
 def test_every_setting_of_propagation_is_an_option() -> None:
     options = {field.name for field in fields(PropagationOptions)}
-    assert set(Propagation.model_fields) - {"processes"} <= options
+    assert set(Propagation.model_fields) - {"processes", "device", "device_memory"} <= options
     assert propagation_options(settings(propagation__poisson_clip=9.0)).poisson_clip == 9
 
 
@@ -285,6 +285,14 @@ class TestStages:
             make_stages(settings(propagation__engine="ebsynth", **named), asked(0))
         program.touch(0o755)
         make_stages(settings(propagation__engine="ebsynth", **named), asked(0))
+
+    def test_gpus_that_are_to_propagate_are_there(self) -> None:
+        wanted = settings(propagation__device="gpu")
+        make_stages(wanted, asked(1))
+        with pytest.raises(ConfigError, match="devices are cpu: set it to auto or cpu"):
+            make_stages(wanted, asked(0))
+        with pytest.raises(ConfigError, match="is no memory: write 4GiB"):
+            make_stages(settings(propagation__device_memory="0GiB"), asked(1))
 
     def test_facts_are_json(self) -> None:
         facts = make_stages(Settings(), asked(0)).device("cpu").facts
