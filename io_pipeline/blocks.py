@@ -156,6 +156,10 @@ class Block:
         array = self._arrays[name]
         return np.ndarray(array.shape, array.dtype, self._mapped(), array.offset)
 
+    def get(self, name: str) -> NDArray[Any] | None:
+        """The array, or None where there is none of that name."""
+        return self[name] if name in self._arrays else None
+
     def tensor(self, name: str) -> "torch.Tensor":
         """The array as a tensor on the CPU: the same memory."""
         import torch

@@ -11,6 +11,7 @@ from io_pipeline.pace import Pace
 from io_pipeline.tasks import (
     DrawMap,
     LoadCheckpoint,
+    MatchPair,
     PropagateSegment,
     PublishClip,
     PublishWindow,
@@ -21,13 +22,14 @@ from io_pipeline.window import BY_CPU
 if TYPE_CHECKING:
     from io_pipeline.blocks import Block
     from io_pipeline.control_maps import Detectors
+    from io_pipeline.match import Match
     from io_pipeline.propagate import Propagate
     from io_pipeline.worker import Report
 
 
 @dataclass(frozen=True)
 class CpuStage:
-    """Maps drawn, segments propagated, windows and clips published.
+    """Maps drawn, key frames matched, segments propagated, windows and clips published.
 
     One thread each: those of torch, Numba and BLAS are limited by the environment.
 
@@ -46,7 +48,10 @@ class CpuStage:
 
 
 class CpuTasks:
-    """Handles the tasks of the CPU pool; reports phases "load", "map", "propagate", "publish"."""
+    """Handles the tasks of the CPU pool.
+
+    Reports phases "load", "map", "match", "propagate" and "publish".
+    """
 
     facts: Any = None
 
@@ -67,6 +72,9 @@ class CpuTasks:
                 frame_HWC = blocks[0]["frames"][window.key_offsets[key]]
                 maps = detectors(frame_HWC, options, window.to_draw)
                 blocks[0]["controls"][BY_CPU, key, list(window.to_draw)] = maps
+            case MatchPair(window, pair):
+                report("match", 0, 1)
+                self._match(window, pair, blocks[0])
             case PropagateSegment(window, segment, options):
                 self._propagate(window, segment, options, blocks[0], report)
             case _:
@@ -79,6 +87,12 @@ class CpuTasks:
 
         assert self._stage.detectors is not None
         return Detectors(**self._stage.detectors, offline=True)
+
+    @cached_property
+    def _match(self) -> "Match":
+        from io_pipeline.match import Match
+
+        return Match()
 
     @cached_property
     def _propagate(self) -> "Propagate":

@@ -139,7 +139,7 @@ class Prepare:
 class WindowReader(AbstractContextManager["WindowReader"]):
     """A second pass over a clip, one window at a time, forwards only.
 
-    It holds one frame: the last of a window, with which the next one begins.
+    It holds two frames: the clip's first, and the last of a window, with which the next one begins.
     """
 
     def __init__(self, plan: ClipPlan, *, max_pixels: int = MAX_PIXELS, threads: int = 1) -> None:
@@ -147,16 +147,22 @@ class WindowReader(AbstractContextManager["WindowReader"]):
         self._controls = ControlReader(plan, max_pixels=max_pixels, threads=threads)
         self._resolution = plan.resolution
         self._next = 0
+        self._first_HWC: Array | None = None
         self._last_HWC: Array | None = None
 
     def skip_to(self, number: int, on_frame: OnFrame | None = None) -> None:
         """Pass over the frames before ``number``: decoded, but neither converted nor resized.
 
+        Only the clip's first frame is, which every window may want.
+
         Raises:
             ClipError: the file changed or broke since it was planned.
         """
         while self._next < number:
-            self._reader.skip()
+            if self._next == 0:
+                self._first_HWC = resize_frame(next(self._reader), self._resolution).copy()
+            else:
+                self._reader.skip()
             self._last_HWC = None
             self._count(on_frame)
 
@@ -166,10 +172,12 @@ class WindowReader(AbstractContextManager["WindowReader"]):
         frames_THWC: Array,
         on_frame: OnFrame | None = None,
         controls_2KMHW: Array | None = None,
+        first_HWC: Array | None = None,
     ) -> None:
         """Fill a window's frames, (T,H,W,3) uint8 RGB; windows in between are passed over.
 
-        ``controls_2KMHW``: filled with those of its control maps that come with the clip.
+        ``controls_2KMHW``: filled with those of its control maps that come with the clip;
+        ``first_HWC`` with the clip's first frame.
         ``on_frame`` is called with the clip frame number of each frame decoded.
 
         Raises:
@@ -188,7 +196,12 @@ class WindowReader(AbstractContextManager["WindowReader"]):
             # Made where it stays: a block is filled without a copy.
             resize_frame(next(self._reader), self._resolution, frames_THWC[offset])
             self._count(on_frame)
+        if first == 0:
+            self._first_HWC = frames_THWC[0].copy()
         self._last_HWC = frames_THWC[-1].copy()
+        if first_HWC is not None:
+            assert self._first_HWC is not None
+            first_HWC[:] = self._first_HWC
         if controls_2KMHW is not None:
             self._controls.read(window, controls_2KMHW, lambda _: self._still(on_frame))
 

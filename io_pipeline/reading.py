@@ -79,7 +79,8 @@ class Reader:
                 block.allocate()
                 pace = Pace(report, "decode", self._frame_count)
                 given = block["controls"] if window.given else None
-                windows.read(window, block["frames"], pace, given)
+                first_HWC = block.get("first_frame")
+                windows.read(window, block["frames"], pace, given, first_HWC)
                 report("decode", window.key_numbers[-1] + 1, self._frame_count)
                 if window.index + 1 == window.count:
                     self._close()

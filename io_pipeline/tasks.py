@@ -60,7 +60,8 @@ class OpenClip:
 class ReadWindow:
     """Fill ``frames`` of the next window of the open clip, and given control maps. For a reader.
 
-    The first to touch a block: it allocates the memory, and raises BlockError where there is none.
+    And ``first_frame``, where the window has that. The first to touch a block: it allocates the
+    memory, and raises BlockError where there is none.
     """
 
     window: Window
@@ -79,8 +80,21 @@ class DrawMap:
 
 
 @dataclass(frozen=True)
+class MatchPair:
+    """Find flows, and what is salient, of ring pair ``pair`` of the key frames. For the CPU pool.
+
+    All of a window's pairs fill ``ring_flows`` and ``salient``.
+    """
+
+    window: Window
+    pair: int
+
+
+@dataclass(frozen=True)
 class TranslateWindow:
     """Translate a window's new key frames. For a device; answers a `Translated`.
+
+    Where ring pairs are matched, all of them have been.
 
     Attributes:
         job: name of the job: a device keeps the carry of the window it translated last.

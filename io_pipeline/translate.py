@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fresco_core.batch import Carry, KeyFrameBatch, Translation
+from fresco_core.batch import Carry, KeyFrameBatch, Matched, Translation
 from fresco_core.errors import NoPictureError
 from fresco_core.keyframes import Batch, batch_key_frames
 from fresco_core.translator import FrescoTranslator, Step
@@ -109,6 +109,7 @@ class Translate:
                 block["previous_control"][:] = before.carry.controls[1]
         carry = None if before is None else before.carry
         batches = cut(window, task.batch_size)
+        matched = _matched(window, block, carry) if len(batches) == 1 else None
         steps = window.steps * len(batches)
         begin = 0
         for i, batch in enumerate(batches):
@@ -119,7 +120,7 @@ class Translate:
                 report("step", done + step.index + 1, steps)
 
             translation, precise = self._translate_batch(
-                _key_frames(task, block, keys), carry, on_step
+                _key_frames(task, block, keys, matched), carry, on_step
             )
             if precise:
                 warnings.append(
@@ -233,7 +234,24 @@ def _new_prompts(task: TranslateWindow) -> list[Prompt]:
     return [Prompt(text, prompt.negative) for text in texts]
 
 
-def _key_frames(task: TranslateWindow, block: Block, keys: range) -> KeyFrameBatch:
+def _matched(window: Window, block: Block, carry: Carry | None) -> Matched | None:
+    """What the CPU pool has found of a window's key frames, if it is of those to be translated.
+
+    A reader that died may have been replaced by one with another decoder: then the block has other
+    pictures of the carried frames, and the batch is to be what its frames alone make it.
+    """
+    if not window.ring_pairs:
+        return None
+    if carry is not None:
+        there = block["first_frame"], block["frames"][0]
+        if not all(map(np.array_equal, there, carry.frames)):
+            return None
+    return Matched(block["ring_flows"].transpose(0, 1, 4, 2, 3), block.get("salient"))
+
+
+def _key_frames(
+    task: TranslateWindow, block: Block, keys: range, matched: Matched | None
+) -> KeyFrameBatch:
     controls_KMHW = None
     if task.maps:
         controls_KMHW = block["controls"][[task.maps[key] for key in keys], list(keys)]
@@ -242,6 +260,7 @@ def _key_frames(task: TranslateWindow, block: Block, keys: range) -> KeyFrameBat
         controls_KMHW,
         tuple(task.prompt.at(task.window.key_numbers[key]) for key in keys),
         task.prompt.negative,
+        matched,
     )
 
 

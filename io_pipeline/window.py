@@ -1,7 +1,7 @@
 """A window's place in its clip, and the arrays that it is made of.
 
 Shapes: T frames of a window, K new key frames, M ControlNets, S sampling steps, H x W working size,
-h x w = H/8 x W/8 latent grid, RGB.
+h x w = H/8 x W/8 latent grid, N key frames with those carried over from before, RGB.
 """
 
 import itertools
@@ -33,6 +33,8 @@ class Window:
         flows: whether the device computes the flows that propagation needs.
         given: those of the M that come with the clip; the others are drawn.
         between: whether the frames between key frames are made.
+        matched: whether the CPU pool finds the flows of its key frames, ahead of the device.
+        salient: whether it finds what is salient in them by that, too.
     """
 
     index: int
@@ -46,6 +48,8 @@ class Window:
     flows: bool
     given: tuple[int, ...] = ()
     between: bool = True
+    matched: bool = False
+    salient: bool = False
 
     @property
     def frame_count(self) -> int:
@@ -56,6 +60,16 @@ class Window:
     def key_offsets(self) -> tuple[int, ...]:
         """Where the new key frames are among the window's frames."""
         return tuple(number - self.first_frame for number in self.key_numbers)
+
+    @property
+    def ring(self) -> int:
+        """N: its key frames and the two carried ones, which are translated together."""
+        return len(self.key_numbers) + (2 if self.index else 0)
+
+    @property
+    def ring_pairs(self) -> int:
+        """How many pairs of key frames the CPU pool matches; one alone has nothing to match."""
+        return self.ring if self.matched and self.ring > 1 else 0
 
     @property
     def to_draw(self) -> tuple[int, ...]:
@@ -101,6 +115,13 @@ class Window:
           to this one (`fresco_core.batch.Carry`). By translate.
         * ``flows`` (2,T-1,2,H,W) float16: forward, backward flow of neighbouring frames; absent
           where propagation computes them itself. By translate.
+        * ``first_frame`` (H,W,3) uint8: the clip's first frame, of which the first window has no
+          copy; absent where nothing is matched. By prepare.
+        * ``ring_flows`` (2,N,H,W,2) float32: forward, backward flow from each key frame to the next
+          and from the last to the first, the carried ones before the new ones
+          (`fresco_core.batch.Matched`); absent where nothing is matched. By match.
+        * ``salient`` (N,H/2,W/2) uint8: 1 where one of those is salient; absent where that is not
+          found ahead. By match.
         * ``results`` (T,H,W,3) uint8: the frames between key frames; absent where they are not
           made. By propagate.
         """
@@ -121,11 +142,25 @@ class Window:
             arrays["carry_controls"] = (2, *maps), np.uint8
         if self.flows:
             arrays["flows"] = (2, frames - 1, 2, height, width), np.float16
+        if self.ring_pairs:
+            arrays["ring_flows"] = (2, self.ring, height, width, 2), np.float32
+            if self.salient:
+                arrays["salient"] = (self.ring, height // 2, width // 2), np.uint8
+            if self.index:
+                arrays["first_frame"] = (height, width, 3), np.uint8
         return Layout.of(**arrays)
 
 
-def windows(plan: ClipPlan, *, steps: int, flows: bool, between: bool = True) -> Iterator[Window]:
-    """The windows of a clip, in order."""
+def windows(
+    plan: ClipPlan,
+    *,
+    steps: int,
+    flows: bool,
+    between: bool = True,
+    matched: bool = False,
+    salient: bool = False,
+) -> Iterator[Window]:
+    """The windows of a clip, in order; arguments as the attributes of `Window`."""
     count, controls = len(plan.batches), len(plan.controls)
     given = tuple(i for i, source in enumerate(plan.controls) if source is not None)
     first = 0
@@ -141,5 +176,7 @@ def windows(plan: ClipPlan, *, steps: int, flows: bool, between: bool = True) ->
             flows and between,
             given,
             between,
+            matched,
+            salient,
         )
         first = batch.new[-1]

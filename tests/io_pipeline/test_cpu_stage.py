@@ -16,11 +16,13 @@ from fresco_core.keyframes import Batch
 from fresco_core.propagation import PropagationOptions
 from io_pipeline import checkpoint, publish
 from io_pipeline.cpu_stage import CpuStage, CpuTasks
+from io_pipeline.match import Match
 from io_pipeline.options import MapOptions
 from io_pipeline.propagate import Propagate
 from io_pipeline.tasks import (
     DrawMap,
     LoadCheckpoint,
+    MatchPair,
     PropagateSegment,
     PublishClip,
     PublishWindow,
@@ -61,6 +63,17 @@ def test_leaves_maps_that_came_with_the_clip(monkeypatch: pytest.MonkeyPatch) ->
     edges = cv2.Canny(FRAMES[5], 50, 100)
     assert np.array_equal(block["controls"][BY_CPU, 2], np.stack([edges, edges * 0 + 7, edges]))
     assert not block["controls"][BY_CPU, :2, ::2].any()
+
+
+def test_matches_a_pair(tasks: CpuTasks) -> None:
+    (window,) = cut_clip((0, 2, 5), 5, matched=True)
+    blocks, reports = [read(window, FRAMES) for _ in range(2)], Reports()
+    assert tasks(MatchPair(window, 1), (blocks[0],), reports) is None
+    Match()(window, 1, blocks[1])
+    assert blocks[0]["ring_flows"].any()
+    for name in ("ring_flows", "salient"):
+        assert np.array_equal(blocks[0][name], blocks[1][name])
+    assert reports == [("match", 0, 1)]
 
 
 def test_propagates_a_segment(tasks: CpuTasks) -> None:
@@ -114,19 +127,21 @@ def test_other_tasks_are_refused(tasks: CpuTasks) -> None:
 
 
 def test_loads_only_what_is_needed() -> None:
-    """Of what is heavy, drawing canny maps and publishing need nothing."""
+    """Of what is heavy, drawing canny maps, matching and publishing need nothing."""
     program = """
 import sys
 from io_pipeline.cpu_stage import CpuStage
 from io_pipeline.options import MapOptions
-from io_pipeline.tasks import DrawMap
+from io_pipeline.tasks import DrawMap, MatchPair
+from io_pipeline.blocks import Block
 from io_pipeline.window import Window
 from io_pipeline import publish, checkpoint
 import numpy as np
 tasks = CpuStage({"kinds": ("canny",)}).load(lambda *_: None)
-window = Window(0, 1, 0, (0,), 64, 64, 1, 1, False)
-block = {"frames": np.zeros((1, 64, 64, 3), np.uint8), "controls": np.zeros((2, 1, 1, 64, 64))}
+window = Window(0, 1, 0, (0, 1), 64, 64, 1, 1, False, matched=True, salient=True)
+block = Block.create(window.layout())
 tasks(DrawMap(window, 0, MapOptions()), (block,), lambda *_: None)
+tasks(MatchPair(window, 0), (block,), lambda *_: None)
 assert not {"torch", "numba", "scipy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -62,7 +62,24 @@ def test_windows_that_are_not_wanted_are_passed_over(tmp_path, monkeypatch, chos
     monkeypatch.setattr(cv2, "resize", lambda *a, **k: resized.append(1) or resize(*a, **k))
     found = filled(stage, plan, chosen)
     assert all(map(np.array_equal, found, wanted))
-    assert len(resized) <= sum(map(len, wanted))
+    assert len(resized) <= 1 + sum(map(len, wanted))
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 80), (64, 64)])
+def test_every_window_can_have_the_clips_first_frame(tmp_path, width, height):
+    """Also where the clip is opened at a later one."""
+    clip = make_clip(tmp_path / "clip.mp4", frames=20, width=width, height=height)
+    stage = Prepare()
+    plan = stage.plan(clip, OPTIONS)
+    expected = resize_frame(next(iter(read(clip))), 64)
+    assert not np.array_equal(expected, filled(stage, plan)[1][0])
+    for begin in (0, 1, 2):
+        with stage.windows(plan) as reader:
+            reader.skip_to(plan.batches[begin - 1].new[-1] if begin else 0)
+            for window in windows_of(plan)[begin:]:
+                first = np.zeros_like(expected)
+                reader.read(window, empty(window), first_HWC=first)
+                assert np.array_equal(first, expected)
 
 
 def test_a_window_that_lies_behind_is_not_read(tmp_path):

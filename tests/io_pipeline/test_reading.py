@@ -35,7 +35,7 @@ def reader() -> Reader:
 
 
 def windows_of(plan: ClipPlan) -> list[Window]:
-    return list(windows(plan, steps=2, flows=False))
+    return list(windows(plan, steps=2, flows=False, matched=True))
 
 
 def frames_of(reader: Reader, window: Window) -> Any:
@@ -61,7 +61,11 @@ def test_another_reader_goes_on(tmp_path: Path, reader: Reader, index: int) -> N
     other(OpenClip(plan, window.index), (), reports)
     assert reports[0] == ("decode", 0, 20)
     expected = read(clip)[window.first_frame : window.first_frame + window.frame_count]
-    assert np.array_equal(frames_of(other, window), expected)
+    with Block.create(window.layout()) as block:
+        other(ReadWindow(window), (block,), Reports())
+        assert np.array_equal(block["frames"], expected)
+        if window.index:
+            assert np.array_equal(block["first_frame"], read(clip)[0])
 
 
 def test_takes_one_clip_after_another(tmp_path: Path, reader: Reader) -> None:

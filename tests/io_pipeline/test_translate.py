@@ -22,6 +22,7 @@ from fresco_core.tiny_model import make_tiny_model
 from fresco_core.translator import FrescoTranslator
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
+from io_pipeline.match import Match
 from io_pipeline.options import MapOptions
 from io_pipeline.prompt import Prompt, TimedText
 from io_pipeline.prompt_warnings import misread_weights, prompt_warnings
@@ -193,6 +194,83 @@ class TestWindowByWindow:
         assert np.array_equal(blocks[0]["keys"], blocks[1]["keys"])
         assert np.array_equal(blocks[0]["carry_controls"], blocks[1]["carry_controls"])
         assert not blocks[0]["controls"][BY_DEVICE].any()
+
+
+class TestMatchedAhead:
+    """By the CPU pool; the results are those of a device that does it all."""
+
+    @staticmethod
+    def translated(
+        translator: FrescoTranslator, blocks: Sequence[tuple[Window, Block]], batch_size: int = 5
+    ) -> NDArray[np.uint8]:
+        handler = Translate(translator, maps_of)
+        for window, block in blocks:
+            assert handler(task_of(window, batch_size), (block,), Reports()) is not None
+        return np.concatenate([block["keys"][1:] for _, block in blocks])
+
+    @staticmethod
+    def blocks(batch_size: int = 5) -> list[tuple[Window, Block]]:
+        windows = cut_clip(KEYS, batch_size, matched=True)[:2]
+        return [(window, read(window, FRAMES)) for window in windows]
+
+    @pytest.fixture
+    def asked(
+        self, translator: FrescoTranslator, monkeypatch: pytest.MonkeyPatch
+    ) -> list[tuple[torch.Size, ...]]:
+        """The sizes of what the flow model is asked for."""
+        asked: list[tuple[torch.Size, ...]] = []
+        flow = translator.conditioner.flow
+
+        def watched(*frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            asked.append(tuple(some.shape for some in frames))
+            return flow(*frames)
+
+        monkeypatch.setattr(translator.conditioner, "flow", watched)
+        return asked
+
+    def test_nothing_is_searched_again(
+        self, translator: FrescoTranslator, expected: NDArray[np.uint8], asked: list[Any]
+    ) -> None:
+        blocks, match = self.blocks(), Match()
+        for window, block in blocks:
+            for pair in range(window.ring_pairs):
+                match(window, pair, block)
+        found = self.translated(translator, blocks)
+        assert np.array_equal(found, expected[: len(found)])
+        assert asked == []
+
+    def test_what_was_found_counts(
+        self, translator: FrescoTranslator, expected: NDArray[np.uint8]
+    ) -> None:
+        blocks = self.blocks()[:1]
+        blocks[0][1]["ring_flows"][:] = 9
+        assert not np.array_equal(self.translated(translator, blocks), expected[:5])
+
+    def test_several_batches_of_a_window_find_their_own(
+        self, translator: FrescoTranslator, asked: list[Any]
+    ) -> None:
+        found = self.translated(translator, self.blocks()[:1], 3)
+        keys = cut_clip(KEYS, 5)[0].key_numbers
+        assert np.array_equal(found, directly(translator, batch_key_frames(keys, 3)))
+        assert len(asked) > 1
+
+    @pytest.mark.parametrize("carried", [0, 1])
+    def test_of_other_pictures_it_does_not_count(
+        self,
+        translator: FrescoTranslator,
+        expected: NDArray[np.uint8],
+        asked: list[Any],
+        carried: int,
+    ) -> None:
+        """The reader was replaced by one with another decoder."""
+        blocks = self.blocks()
+        for pair in range(blocks[0][0].ring_pairs):
+            Match()(blocks[0][0], pair, blocks[0][1])
+        other = blocks[1][1]["frames"][0] if carried else blocks[1][1]["first_frame"]
+        other += 1
+        found = self.translated(translator, blocks)
+        assert np.array_equal(found, expected[: len(found)])
+        assert len(asked) == 1
 
 
 def test_several_controlnets_some_with_maps_of_their_own(

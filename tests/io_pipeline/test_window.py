@@ -108,6 +108,32 @@ def test_what_is_not_needed_takes_no_memory() -> None:
     assert (flows.shape, flows.dtype) == ((2, 5, 2, 64, 128), "<f2")
 
 
+def test_key_frames_to_be_matched_have_room_for_it() -> None:
+    planned = plan(26, 5, 4)
+    alike = windows(planned, steps=15, flows=False)
+    first, second, *_ = windows(planned, steps=15, flows=False, matched=True, salient=True)
+    assert [window.ring for window in (first, second)] == [3, 5]
+    assert [window.ring_pairs for window in (first, second)] == [3, 5]
+    without = next(alike).layout().nbytes
+    shapes = {array.name: (array.shape, array.dtype) for array in second.layout().arrays}
+    assert shapes["ring_flows"] == ((2, 5, 64, 128, 2), "<f4")
+    assert shapes["salient"] == ((5, 32, 64), "|u1")
+    assert shapes["first_frame"] == ((64, 128, 3), "|u1")
+    names = {array.name for array in first.layout().arrays}
+    assert {"ring_flows", "salient"} <= names
+    assert "first_frame" not in names  # its frames have it
+    assert first.layout().nbytes - without >= 3 * (2 * 64 * 128 * 2 * 4 + 32 * 64)
+    (flows_alone, *_) = windows(planned, steps=15, flows=False, matched=True)
+    assert "salient" not in {array.name for array in flows_alone.layout().arrays}
+
+
+def test_one_key_frame_has_nothing_to_match() -> None:
+    (window,) = windows(plan(1, 5, 4), steps=15, flows=False, matched=True, salient=True)
+    assert (window.ring, window.ring_pairs) == (1, 0)
+    names = {array.name for array in window.layout().arrays}
+    assert not names & {"ring_flows", "salient", "first_frame"}
+
+
 def test_frames_between_that_nobody_makes_take_no_memory() -> None:
     planned = plan(20, 5, 4)
     made = list(windows(planned, steps=15, flows=True))

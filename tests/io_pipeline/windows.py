@@ -1,5 +1,7 @@
 """Windows of a made-up clip, and how tasks about them are done in this process."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,14 +25,16 @@ def cut_clip(
     steps: int = 2,
     controls: int = 1,
     flows: bool = False,
+    matched: bool = False,
 ) -> list[Window]:
-    """The windows of a clip whose last frame is its last key frame."""
+    """The windows of a clip whose last frame is its last key frame; ``matched``: saliency too."""
     batches = batch_key_frames(key_numbers, batch_size)
     firsts = [0, *(batch.new[-1] for batch in batches)]
-    return [
+    cut = [
         Window(i, len(batches), firsts[i], batch.new, HEIGHT, WIDTH, steps, controls, flows)
         for i, batch in enumerate(batches)
     ]
+    return [replace(window, matched=matched, salient=matched) for window in cut]
 
 
 def read(window: Window, frames_THWC: NDArray[np.uint8]) -> Block:
@@ -38,6 +42,8 @@ def read(window: Window, frames_THWC: NDArray[np.uint8]) -> Block:
     block = Block.create(window.layout())
     block.allocate()
     block["frames"][:] = frames_THWC[window.first_frame : window.key_numbers[-1] + 1]
+    if "first_frame" in block:
+        block["first_frame"][:] = frames_THWC[0]
     return block
 
 
