@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from fresco_core.propagation.inputs import Segment
 from fresco_core.propagation.options import PropagationOptions
 
 _DEFAULT = PropagationOptions()
@@ -40,18 +41,9 @@ def propagate(
     painted from either key frame, and after each merged. Raises ValueError for shapes that do not
     fit, and what `fresco_core.propagation.program.paint` does where that is the options' engine.
     """
-    shape = frames_THWC.shape
-    count = shape[0] - 2
-    if len(shape) != 4 or shape[3] != 3 or count < 0:
-        raise ValueError(f"a segment needs two or more RGB frames, not an array {shape}")
-    for name, key in (("first", first_key_HWC), ("second", second_key_HWC)):
-        if key.shape != shape[1:]:
-            raise ValueError(f"{name} key frame {key.shape} for frames {shape[1:]}")
-    for name, flows in (("forward", forward_flows), ("backward", backward_flows)):
-        if flows.shape != (shape[0] - 1, 2, *shape[1:3]):
-            raise ValueError(f"{name} flows {flows.shape} for frames {shape}")
-    if count == 0:
-        return np.empty((0, *shape[1:]), np.uint8)
+    segment = Segment(frames_THWC, first_key_HWC, second_key_HWC, forward_flows, backward_flows)
+    if segment.between == 0:
+        return np.empty((0, *frames_THWC.shape[1:]), np.uint8)
     # Whoever only names options is spared the seconds and the memory of Numba and SciPy.
     from fresco_core.propagation.machine_code import ready
     from fresco_core.propagation.segment import paint_segment, rehearse

@@ -16,17 +16,7 @@ from fresco_core.propagation import histogram, poisson
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.pictures import Mask, Picture
 from fresco_core.propagation.selection import assemble, choose, steady
-
-
-def time_weight(number: int, count: int, timing: str) -> float:
-    """Weight of the second key frame for in-between frame ``number`` of ``count``.
-
-    ``symmetric``: the share of the way covered. ``published``: 0 for the first in-between frame and
-    never as large as its mirror image at the end.
-    """
-    if timing == "published":
-        return number / count
-    return (number + 1) / (count + 1)
+from fresco_core.propagation.timing import time_weight
 
 
 def merge(

@@ -1,0 +1,98 @@
+"""Whole segments on a device, as many at once as its memory allows.
+
+Shape suffixes: T frames of a segment, both key frames included; N = T-2 between them; H, W rows
+and columns; C = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fresco_core.propagation.gpu import footprint
+from fresco_core.propagation.gpu.blending import merge
+from fresco_core.propagation.gpu.block import Block
+from fresco_core.propagation.gpu.chains import propagate_keys
+from fresco_core.propagation.inputs import Segment
+from fresco_core.propagation.options import PropagationOptions
+
+Frames = NDArray[np.uint8]
+
+
+def paint(
+    segments: Sequence[Segment],
+    options: PropagationOptions,
+    device: torch.device | str,
+    *,
+    memory: int | None,
+    on_frame: Callable[[], None] | None,
+) -> list[Frames]:
+    """See `fresco_core.propagation.gpu.paint_segments`."""
+    device = torch.device(device)
+    results = {
+        i: np.empty((0, *segment.size, 3), np.uint8)
+        for i, segment in enumerate(segments)
+        if segment.between == 0
+    }
+    try:
+        for numbers in batches(segments, memory):
+            chosen = [segments[i] for i in numbers]
+            results.update(
+                zip(numbers, _paint_batch(chosen, options, device, on_frame), strict=True)
+            )
+        return [results[i] for i in range(len(segments))]
+    except torch.OutOfMemoryError as error:
+        reason = str(error)
+    # Only here: the error that was caught held all that its callers had taken.
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+    raise torch.OutOfMemoryError(reason)
+
+
+def _paint_batch(
+    segments: Sequence[Segment],
+    options: PropagationOptions,
+    device: torch.device,
+    on_frame: Callable[[], None] | None,
+) -> list[Frames]:
+    """Segments of one size, the longest first."""
+    tell = on_frame or (lambda: None)
+    blocks = [Block.of(segment, options.timing, device) for segment in segments]
+    results = propagate_keys(blocks, options, tell)
+    return [frames.cpu().numpy() for frames in merge(blocks, results, options, tell)]
+
+
+def batches(segments: Sequence[Segment], memory: int | None) -> Iterator[list[int]]:
+    """Numbers of segments that go together: of one size, the longest first, as fit the memory.
+
+    Those without frames between are left out.
+    """
+    numbers = [i for i, segment in enumerate(segments) if segment.between]
+    numbers.sort(key=lambda i: (segments[i].size, -segments[i].between))
+    batch: list[int] = []
+    taken = 0
+    for i in numbers:
+        segment = segments[i]
+        needed = footprint.of_segment(segment)
+        if batch and segments[batch[0]].size != segment.size:
+            yield batch
+            batch, taken = [], 0
+        if memory is not None:
+            room = memory - footprint.of_any(segment.size)
+            if needed > room:
+                raise torch.OutOfMemoryError(
+                    f"a segment of {segment.between + 2} frames of {segment.size[1]}x"
+                    f"{segment.size[0]} needs {(memory - room + needed) / 2**20:.0f} MiB of the "
+                    f"device, more than the {memory / 2**20:.0f} MiB that propagation may use"
+                )
+            if taken + needed > room:
+                yield batch
+                batch, taken = [], 0
+        batch.append(i)
+        taken += needed
+    if batch:
+        yield batch
