@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fresco_core.correspondence import KeyTokens, TokenGuides, Trajectories
+from fresco_core.fallback import Fallback
 from fresco_core.options import AttentionOptions
 
 # Only the two finest levels of the decoder: coarser tokens are too large to correspond.
 HOOKED_BLOCKS = ("up_blocks.2.", "up_blocks.3.")
 _PUBLISHED = AttentionOptions()
+# A padded key's product with every query: less than any other, finite in half precision, and small
+# enough that differences of scores are exact to far less than 1.
+_NO_WEIGHT = -6e4
 
 
 def cross_frame(
@@ -47,6 +51,37 @@ def attend(queries_BAPD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     queries_KANPD = queries_BAPD.unflatten(0, (copies, -1)).transpose(1, 2)
     out_KAXD = F.scaled_dot_product_attention(queries_KANPD.flatten(2, 3), keys, values)
     return out_KAXD.unflatten(2, (-1, tokens)).transpose(1, 2).flatten(0, 1)
+
+
+def attend_padded(
+    queries_BAPD: Tensor, keys_BAPD: Tensor, values_BAPD: Tensor, key_tokens: KeyTokens
+) -> Tensor:
+    """`attend` to the key tokens by `KeyTokens.padded`: the same numbers in few different shapes.
+
+    Queries and keys get a channel more, by which padded keys have a weight of exactly 0; channels
+    stay a multiple of 8, as attention kernels want them.
+    """
+    depth, tokens = queries_BAPD.shape[3], queries_BAPD.shape[2]
+    index_M, padding_M = key_tokens.padded
+    more = 8 - depth % 8
+
+    def rows(x_BAPD: Tensor) -> Tensor:
+        """(K,NP,A,D), usually a view: samples keep their tokens' heads side by side."""
+        return x_BAPD.transpose(1, 2).unflatten(0, (-1, key_tokens.frames)).flatten(1, 2)
+
+    queries_KXAE = F.pad(rows(queries_BAPD), (0, more))
+    keys_KMAE = F.pad(rows(keys_BAPD).index_select(1, index_M), (0, more))
+    values_KMAE = F.pad(rows(values_BAPD).index_select(1, index_M), (0, more))
+    queries_KXAE[..., depth] = 1
+    keys_KMAE[..., depth] = _NO_WEIGHT * padding_M[:, None]
+    out_KAXE = F.scaled_dot_product_attention(
+        queries_KXAE.transpose(1, 2),
+        keys_KMAE.transpose(1, 2),
+        values_KMAE.transpose(1, 2),
+        scale=depth**-0.5,
+    )
+    out_KANPD = out_KAXE[..., :depth].unflatten(2, (-1, tokens))
+    return out_KANPD.transpose(1, 2).flatten(0, 1)
 
 
 def spatial_guided(
@@ -98,6 +133,23 @@ def temporal_guided(
     return along(mixed_BAPD, trajectories.backward).flatten(0, 1)
 
 
+def _mixed_along_paths(*given: Any) -> Tensor:
+    # Only here: what it needs is not on every machine.
+    from fresco_core.attention_kernels import mix_along_paths
+
+    return mix_along_paths(*given)
+
+
+def _planned(queries_BAPD: Tensor) -> bool:
+    """Whether attention is cuDNN's, which makes a plan for every new shape: 56 ms on an H200."""
+    return (
+        queries_BAPD.is_cuda
+        and queries_BAPD.dtype in (torch.float16, torch.bfloat16)
+        and torch.backends.cuda.cudnn_sdp_enabled()
+        and torch.cuda.get_device_capability(queries_BAPD.device) >= (9, 0)
+    )
+
+
 def fresco_attention(
     attention: Any,
     hidden_BPC: Tensor,
@@ -106,6 +158,7 @@ def fresco_attention(
     reference_BPC: Tensor | None = None,
     trajectories: Trajectories | None = None,
     options: AttentionOptions = _PUBLISHED,
+    kernels: Fallback | None = None,
 ) -> Tensor:
     """One self-attention layer under the constraints that are given; (B,P,C), before the residual.
 
@@ -115,6 +168,7 @@ def fresco_attention(
         key_tokens: cross-frame attention to these tokens, or None for each frame to itself.
         reference_BPC: input of the layer in the reference pass: spatial-guided attention.
         trajectories: temporal-guided attention along these.
+        kernels: of temporal-guided attention, and shapes that suit the GPU's; None: plain forms.
     """
 
     def split(x_BPC: Tensor) -> Tensor:
@@ -132,14 +186,18 @@ def fresco_attention(
             options.spatial_scale,
             options.spatial_bias,
         )
-    if key_tokens is not None:
+    if key_tokens is not None and kernels is not None and _planned(guided_BAPD):
+        out_BAPD = attend_padded(guided_BAPD, keys_BAPD, values_BAPD, key_tokens)
+    elif key_tokens is not None:
         out_BAPD = attend(guided_BAPD, *cross_frame(keys_BAPD, values_BAPD, key_tokens))
     else:
         out_BAPD = attend(guided_BAPD, keys_BAPD, values_BAPD)
     if trajectories is not None:
-        out_BAPD = temporal_guided(
-            out_BAPD, queries_BAPD, keys_BAPD, trajectories, options.temporal_scale
-        )
+        given = out_BAPD, queries_BAPD, keys_BAPD, trajectories, options.temporal_scale
+        if kernels is not None:
+            out_BAPD = kernels(lambda: _mixed_along_paths(*given), lambda: temporal_guided(*given))
+        else:
+            out_BAPD = temporal_guided(*given)
     return attention.to_out[0](out_BAPD.transpose(1, 2).flatten(2))
 
 
@@ -150,7 +208,19 @@ class FrescoAttention:
     constraints hold is set between UNet calls: `guides` and the three switches.
     """
 
-    def __init__(self, unet: nn.Module, options: AttentionOptions | None = None) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        options: AttentionOptions | None = None,
+        *,
+        kernels: bool = False,
+    ) -> None:
+        """Hook the layers.
+
+        Args:
+            kernels: use the project's own GPU kernels; the networks are on a GPU.
+        """
+        self.kernels = Fallback("temporal attention") if kernels else None
         self.options = options or AttentionOptions()
         self.guides: TokenGuides | None = None
         self.cross_frame = self.spatial = self.temporal = False
@@ -198,6 +268,7 @@ class FrescoAttention:
             reference_BPC=self._reference[name] if self.spatial else None,
             trajectories=guides.trajectories(tokens) if guides and self.temporal else None,
             options=self.options,
+            kernels=self.kernels,
         )
 
 

@@ -12,6 +12,7 @@ Flow channels: 0 = x, 1 = y, in pixels of the flow's own grid.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -177,6 +178,20 @@ class KeyTokens:
     def of(cls, mask_NP: Tensor) -> "KeyTokens":
         """The tokens where a mask is set."""
         return cls(mask_NP.flatten().nonzero()[:, 0], len(mask_NP))
+
+    @cached_property
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """`index_M` made longer, to one of 16 lengths in an octave, and what of it is padding.
+
+        Returns:
+            index: int64, with token 0 repeated behind the others.
+            padding: bool, of the same length.
+        """
+        count = len(self.index_M)
+        step = 1 << max(count.bit_length() - 5, 0)
+        more = -count % step
+        padding = torch.arange(count + more, device=self.index_M.device) >= count
+        return F.pad(self.index_M, (0, more)), padding
 
 
 @dataclass(frozen=True, eq=False)

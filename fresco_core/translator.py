@@ -90,20 +90,21 @@ class FrescoTranslator:
         Args:
             kernels: use the project's own GPU kernels where the device is a GPU.
         """
+        fused = kernels and models.device.type == "cuda"
         self.models = models
         self.flow = flow
         self.conditioner = Conditioner(models, flow, saliency)
         self.options = options or TranslationOptions()
         self.codec = PictureCodec(models.vae)
         self.schedule = Schedule.from_scheduler(models.scheduler, self.options.steps)
-        self.attention = FrescoAttention(models.unet, self.options.attention)
+        self.attention = FrescoAttention(models.unet, self.options.attention, kernels=fused)
         self.decoder = DecoderLevels(models.unet)
         self.freeu = FreeU(models.unet)
         self.optimize: FeatureOptimization = optimize_features
         self.blocks = CapturedBlocks()
         for network in self._networks:
             restore(network)
-        if kernels and models.device.type == "cuda":
+        if fused:
             self.optimize = FusedOptimization()
             self._fuse()
 

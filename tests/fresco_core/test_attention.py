@@ -2,7 +2,13 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from fresco_core.attention import FrescoAttention, fresco_attention
+from fresco_core.attention import (
+    FrescoAttention,
+    attend,
+    attend_padded,
+    cross_frame,
+    fresco_attention,
+)
 from fresco_core.correspondence import KeyTokens, TokenGuides, Trajectories
 from tests.fresco_core.scenes import shifted_pairs
 
@@ -42,6 +48,36 @@ def test_cross_frame_makes_frames_see_the_first(layer, hidden):
     assert not torch.allclose(
         fresco_attention(layer, hidden, key_tokens=KeyTokens.of(everything))[0], first[0], atol=1e-3
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("tokens", "depth", "magnitude"), [(70, 5, 1), (37, 40, 1), (70, 8, 30)])
+def test_padded_keys_have_no_weight(tokens: int, depth: int, magnitude: float, dtype):
+    torch.manual_seed(tokens)
+    queries, keys, values = torch.randn(3, 6, tokens, 2, depth).transpose(2, 3).to(dtype)
+    queries = queries * magnitude
+    mask = torch.rand(3, tokens) > 0.5
+    mask[0] = True
+    key_tokens = KeyTokens.of(mask)
+    assert len(key_tokens.padded[0]) > len(key_tokens.index_M)
+    values = values.clone()
+    values[[0, 3], :, 0] = 1000  # of the token that stands for padding
+    found = attend_padded(queries, keys, values, key_tokens)
+    expected = attend(queries.float(), *cross_frame(keys.float(), values.float(), key_tokens))
+    assert found.dtype == dtype
+    assert (found - expected).abs().max() < 4 * torch.finfo(dtype).eps * 1000
+
+
+def test_padding_makes_few_lengths_and_wastes_little():
+    lengths = {}
+    for count in range(1, 2049):
+        tokens = KeyTokens(torch.arange(count), 1)
+        index, padding = tokens.padded
+        assert torch.equal(index[:count], tokens.index_M)
+        assert padding.tolist() == [False] * count + [True] * (len(index) - count)
+        assert len(index) <= max(count, 1 + count * 17 / 16)
+        lengths.setdefault(count.bit_length(), set()).add(len(index))
+    assert max(map(len, lengths.values())) <= 17
 
 
 def test_spatial_guidance_averages_queries_of_like_tokens(layer, hidden):
