@@ -15,6 +15,7 @@ from diffusers.models.activations import GEGLU
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,8 +24,8 @@ from fresco_core.last_result import LastResult
 
 # Positions and channels that a program takes at once: 8 warps, 32 values a thread.
 ROWS, WIDTH = 128, 64
-# Chunks of a sample whose moments are merged at the end, at most about so many.
-CHUNKS = 256
+# For moments, so many positions at once, and so many times: a chunk.
+MOMENT_ROWS, MOMENT_STEPS = 32, 8
 _ENTER, _LEAVE = "_operate_on_continuous_inputs", "_get_output_for_continuous_inputs"
 
 
@@ -62,6 +63,13 @@ class Layers:
             lambda: a_BChw + b_BChw + bias_C[:, None, None],
         )
 
+    def double(self, sample_BChw: Tensor) -> Tensor:
+        """Twice as high and wide, by nearest neighbour."""
+        return self._fallback(
+            lambda: _double(sample_BChw),
+            lambda: F.interpolate(sample_BChw, scale_factor=2.0, mode="nearest"),
+        )
+
     def gate(self, doubled: Tensor) -> Tensor:
         """First half of the last axis times GELU of the second (Shazeer 2020, GEGLU)."""
 
@@ -78,6 +86,8 @@ def fuse(network: nn.Module, layers: Layers) -> None:
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             _replace(module, "forward", partial(layers.group_norm, norm=module))
+        elif isinstance(module, Upsample2D) and _doubles(module):
+            _replace(module, "forward", _Doubled(module, layers))
         elif isinstance(module, GEGLU):
             _replace(module, "forward", _Gate(module, layers))
         elif isinstance(module, ControlNetConditioningEmbedding):
@@ -106,7 +116,8 @@ def _replace(module: nn.Module, name: str, function: Callable[..., Any]) -> None
 def _is_plain(unit: ResnetBlock2D) -> bool:
     """Whether a residual unit is of the kind that Stable Diffusion's networks have."""
     return (
-        unit.time_embedding_norm == "default"
+        (unit.time_embedding_norm == "default" or unit.time_emb_proj is None)
+        and unit.time_embedding_norm != "scale_shift"
         and not unit.skip_time_act
         and unit.upsample is None
         and unit.downsample is None
@@ -115,6 +126,34 @@ def _is_plain(unit: ResnetBlock2D) -> bool:
         and unit.conv1.bias is not None
         and unit.conv2.bias is not None
     )
+
+
+def _doubles(unit: Upsample2D) -> bool:
+    """Whether an enlargement is nearest neighbour and a convolution, as in Stable Diffusion."""
+    return (
+        unit.norm is None
+        and unit.use_conv
+        and unit.interpolate
+        and not unit.use_conv_transpose
+        and unit.name == "conv"
+    )
+
+
+class _Doubled:
+    """`Upsample2D.forward`."""
+
+    def __init__(self, unit: Upsample2D, layers: Layers) -> None:
+        self._unit, self._layers = unit, layers
+
+    def __call__(
+        self, hidden_states: Tensor, output_size: Any = None, *_: Any, **__: Any
+    ) -> Tensor:
+        if output_size is not None:  # of an odd size, which multiples of 64 do not have
+            enlarged_BChw = F.interpolate(hidden_states, size=output_size, mode="nearest")
+        else:
+            enlarged_BChw = self._layers.double(hidden_states)
+        result_BChw: Tensor = self._unit.conv(enlarged_BChw)
+        return result_BChw
 
 
 class _ResidualUnit:
@@ -193,8 +232,8 @@ def _group_norm(
     samples, channels, rows, columns = sample_BChw.shape
     positions = rows * columns
     tiles, blocks = -(-positions // ROWS), -(-channels // WIDTH)
-    steps = -(-tiles // CHUNKS)
-    chunks = -(-tiles // steps)
+    length = MOMENT_ROWS * MOMENT_STEPS
+    chunks = -(-positions // length)
     means_BKC, squares_BKC = sample_BChw.new_empty(
         (2, samples, chunks, channels), dtype=torch.float32
     )
@@ -204,15 +243,14 @@ def _group_norm(
     chunk_moments[(chunks, blocks, samples)](
         *(sample_BChw, shift_BC, means_BKC, squares_BKC, positions, channels, chunks),
         SHIFTED=is_shifted,
-        ROWS=ROWS,
+        ROWS=MOMENT_ROWS,
         WIDTH=WIDTH,
-        STEPS=steps,
-        num_warps=8,
+        STEPS=MOMENT_STEPS,
     )
     size = channels // norm.num_groups
     group_factors[(norm.num_groups, samples)](
         *(means_BKC, squares_BKC, norm.weight, norm.bias, shift_BC, factor_BC, offset_BC),
-        *(positions, channels, chunks, steps * ROWS, norm.eps),
+        *(positions, channels, chunks, length, norm.eps),
         SHIFTED=is_shifted,
         ROWS=min(64, _power_of_two(chunks)),
         WIDTH=_power_of_two(size),
@@ -240,6 +278,24 @@ def _add(a_BChw: Tensor, b_BChw: Tensor, bias_C: Tensor) -> Tensor:
         ROWS=ROWS,
         WIDTH=WIDTH,
         num_warps=8,
+    )
+    return out_BChw
+
+
+def _double(sample_BChw: Tensor) -> Tensor:
+    from fresco_core.layer_kernels import doubled
+
+    sample_BChw = sample_BChw.contiguous(memory_format=torch.channels_last)
+    samples, channels, rows, columns = sample_BChw.shape
+    out_BChw = torch.empty(
+        (samples, channels, 2 * rows, 2 * columns),
+        dtype=sample_BChw.dtype,
+        device=sample_BChw.device,
+        memory_format=torch.channels_last,
+    )
+    width = min(1024, _power_of_two(channels))
+    doubled[(samples * rows * columns, -(-channels // width))](
+        *(sample_BChw, out_BChw, rows, columns, channels), WIDTH=width, num_warps=1
     )
     return out_BChw
 

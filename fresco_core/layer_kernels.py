@@ -19,7 +19,7 @@ def chunk_moments(
 ):  # fmt: skip
     """Mean and summed squared deviation of a chunk of positions, by channel.
 
-    Chunks are merged as in Chan et al. 1979, "Updating formulae": no difference of large sums.
+    Sums are of differences from the chunk's first position: no difference of large sums.
 
     Args:
         x: (B,P,C); shift: (B,C) float32, added to it where SHIFTED.
@@ -29,25 +29,23 @@ def chunk_moments(
     chunk, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     c = block * WIDTH + tl.arange(0, WIDTH)
     known = c < C
-    added = tl.zeros((WIDTH,), tl.float32)
-    if SHIFTED:
-        added = tl.load(shift + sample * C + c, known, 0.0)
-    mean = tl.zeros((WIDTH,), tl.float32)
-    square = tl.zeros((WIDTH,), tl.float32)
-    seen = 0.0
+    begin = chunk * STEPS * ROWS
+    first = tl.load(x + (sample * P + begin) * C + c, known, 0.0).to(tl.float32)
+    sums = tl.zeros((ROWS, WIDTH), tl.float32)
+    squared = tl.zeros((ROWS, WIDTH), tl.float32)
     for step in range(STEPS):
-        p = (chunk * STEPS + step) * ROWS + tl.arange(0, ROWS)
+        p = begin + step * ROWS + tl.arange(0, ROWS)
         inside = (p < P)[:, None] & known[None]
         value = tl.load(x + (sample * P + p)[:, None] * C + c[None], inside, 0.0).to(tl.float32)
-        value = tl.where(inside, value + added[None], 0.0)
-        count = tl.sum((p < P).to(tl.float32))
-        here = tl.sum(value, 0) / tl.maximum(count, 1.0)
-        deviation = tl.where(inside, value - here[None], 0.0)
-        share = count / tl.maximum(seen + count, 1.0)
-        difference = here - mean
-        mean += difference * share
-        square += tl.sum(deviation * deviation, 0) + difference * difference * seen * share
-        seen += count
+        value = tl.where(inside, value - first[None], 0.0)
+        sums += value
+        squared += value * value
+    count = tl.minimum(P - begin, STEPS * ROWS)
+    mean = tl.sum(sums, 0) / count
+    square = tl.maximum(tl.sum(squared, 0) - mean * mean * count, 0.0)
+    mean += first
+    if SHIFTED:
+        mean += tl.load(shift + sample * C + c, known, 0.0)
     at = (sample * CHUNKS + chunk) * C + c
     tl.store(means + at, mean, known)
     tl.store(squares + at, square, known)
@@ -161,3 +159,23 @@ def gated(
     gate = tl.load(x + at + C, inside, 0.0).to(tl.float32)
     value *= 0.5 * gate * (1 + tl.erf(gate * 0.7071067811865476))
     tl.store(out + p[:, None] * C + c[None], value.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+def doubled(x, out, H, W, C, WIDTH: tl.constexpr):  # fmt: skip
+    """Every position four times: nearest enlargement by two. One program for a position.
+
+    Args:
+        x: (B,H,W,C).
+        out: (B,2H,2W,C).
+    """
+    position = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    known = c < C
+    column, row = position % W, position // W  # rows of all samples, one after the other
+    value = tl.load(x + position * C + c, known, 0.0)
+    corner = out + (2 * row * 2 * W + 2 * column) * C + c
+    tl.store(corner, value, known)
+    tl.store(corner + C, value, known)
+    tl.store(corner + 2 * W * C, value, known)
+    tl.store(corner + 2 * W * C + C, value, known)

@@ -57,6 +57,15 @@ class SeededNoise:
         return torch.randn(shape, generator=self._posterior)
 
 
+# Pixels that the VAE works on at once: enough to fill a device. More take memory, and no less time.
+_PIXELS = 1 << 20
+
+
+def _at_once(height: int, width: int) -> int:
+    """How many pictures of that size."""
+    return max(1, _PIXELS // (height * width))
+
+
 class PictureCodec:
     """The VAE as pictures see it: RGB in [-1, 1] to scaled latents and back, float32 outside."""
 
@@ -88,13 +97,26 @@ class PictureCodec:
 
     def _encode(self, frames_N3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the posterior, (N,4,h,w)."""
-        posterior = self._vae.encode(frames_N3HW.to(self._vae.dtype)).latent_dist
-        return posterior.mean.float(), posterior.std.float()
+        height, width = frames_N3HW.shape[-2:]
+        posteriors = [
+            self._vae.encode(some_n3HW.to(self._vae.dtype)).latent_dist
+            for some_n3HW in frames_N3HW.split(_at_once(height, width))
+        ]
+        mean_N4hw, std_N4hw = (
+            torch.cat([getattr(each, name) for each in posteriors]).float()
+            for name in ("mean", "std")
+        )
+        return mean_N4hw, std_N4hw
 
     def decode(self, latents_N4hw: Tensor) -> Tensor:
         """Pictures (N,3,H,W), not clamped."""
         latents_N4hw = (latents_N4hw / self.scaling_factor).to(self._vae.dtype)
-        return self._vae.decode(latents_N4hw, return_dict=False)[0].float()
+        height, width = latents_N4hw.shape[-2:]
+        pictures = [
+            self._vae.decode(some_n4hw, return_dict=False)[0]
+            for some_n4hw in latents_N4hw.split(_at_once(8 * height, 8 * width))
+        ]
+        return torch.cat(pictures).float()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers.models.activations import GEGLU
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from fresco_core.fused_layers import Layers, fuse, restore
@@ -76,6 +79,8 @@ def test_the_same_numbers(make: Callable[[], Any]) -> None:
     layers.group_norm = lambda *a, **k: calls.append(a) or group_norm(*a, **k)  # type: ignore
     fuse(network, layers)
     torch.testing.assert_close(run(network), want, rtol=1e-4, atol=1e-5)
+    replaced = (ResnetBlock2D, Upsample2D, GEGLU)
+    assert all("forward" in vars(each) for each in network.modules() if isinstance(each, replaced))
     assert len(calls) >= sum(isinstance(each, nn.GroupNorm) for each in network.modules())
     restore(network)
     calls.clear()

@@ -83,3 +83,10 @@ def test_add_and_gate(shape, dtype):
     found = Layers().gate(doubled)
     torch.testing.assert_close(found.float(), plain, rtol=bound, atol=bound)
     assert Layers().gate(8 * doubled).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 5, 7), (1, 37, 1, 1), (3, 1500, 3, 17)])
+def test_double(shape):
+    sample = torch.randn(shape, device="cuda").half()
+    want = torch.nn.functional.interpolate(sample, scale_factor=2.0, mode="nearest")
+    assert torch.equal(Layers().double(sample), want)
