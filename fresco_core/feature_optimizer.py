@@ -7,6 +7,9 @@ products in half precision; the temporal loss is a gather of signs (`warp_rows`)
 Shapes: N frames, K copies of them, B = K * N samples, C channels, h x w grid, P = h * w tokens.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,10 +25,25 @@ TILE = 128
 SIGNS_BYTES = 128 << 20
 
 
+@dataclass(eq=False)
+class _Scratch:
+    """What is needed only while it runs; see `feature_kernels`."""
+
+    mean_BPC: Tensor
+    square_BPC: Tensor
+    length_BP: Tensor
+    tokens_BPC: Tensor
+    gram_BPC: Tensor
+    gram_signs_bPP: Tensor
+    back_signs_BPC: Tensor
+    fore_signs_BPC: Tensor
+
+
 class FeatureOptimizer:
     """The optimisation of features of one shape, on one device.
 
-    Holds all memory that it needs, about 40 bytes a value and `SIGNS_BYTES`.
+    Holds 6 bytes a value; 14 more, and `SIGNS_BYTES`, are taken from the pool of CUDA graphs, which
+    optimisers that never run at the same time may share.
     """
 
     def __init__(
@@ -38,7 +56,14 @@ class FeatureOptimizer:
         spatial: bool,
         temporal: bool,
         graph: bool = True,
+        pool: Any = None,
     ) -> None:
+        """Compile the kernels and capture the iterations.
+
+        Args:
+            pool: of the graphs whose memory this one shares; what `run` gives is then valid until
+                another of them runs.
+        """
         samples, channels, rows, columns = shape_BChw
         tokens = rows * columns
         self.shape = samples, tokens, channels
@@ -48,19 +73,8 @@ class FeatureOptimizer:
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        self.feature_BPC, self.mean_BPC, self.square_BPC = (empty(*self.shape) for _ in range(3))
-        self.length_BP = empty(samples, tokens)
-        spatial_shape = self.shape if spatial else (1, 1, 1)
-        self.tokens_BPC, self.reference_BPC, self.gram_BPC = (
-            empty(*spatial_shape, dtype=HALF) for _ in range(3)
-        )
-        at_once = max(1, SIGNS_BYTES // (2 * tokens * tokens))
-        side = tokens if spatial else 1
-        self.gram_signs_bPP = empty(min(samples, at_once), side, side, dtype=HALF)
-        signs_shape = self.shape if temporal else (1, 1, 1)
-        self.back_signs_BPC, self.fore_signs_BPC = (
-            empty(*signs_shape, dtype=torch.int8) for _ in range(2)
-        )
+        self.feature_BPC = empty(*self.shape)
+        self.reference_BPC = empty(*(self.shape if spatial else (1, 1, 1)), dtype=HALF)
         self.back, self.fore = (
             WarpRows(
                 empty(frames, tokens),
@@ -75,7 +89,7 @@ class FeatureOptimizer:
         self._depth, self._stages = _tiling(device)
         self._reference: Tensor | None = None
         self._correspondence: Correspondence | None = None
-        self._graph = self._captured() if graph else None
+        self._graph = self._captured(pool) if graph else None
 
     def set_batch(
         self, reference_BPC: Tensor | None, correspondence: Correspondence | None, rows: int
@@ -99,33 +113,52 @@ class FeatureOptimizer:
             self._graph.replay()
         return self.feature_BPC
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _captured(self, pool: Any) -> torch.cuda.CUDAGraph:
         self._iterate()  # compiles the kernels, which a capture could not
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=pool):
             self._iterate()
         return graph
 
+    def _scratch(self) -> _Scratch:
+        samples, tokens, _ = self.shape
+        empty = self.feature_BPC.new_empty
+        spatial_shape = self.shape if self.spatial else (1, 1, 1)
+        signs_shape = self.shape if self.temporal else (1, 1, 1)
+        side = tokens if self.spatial else 1
+        at_once = min(samples, max(1, SIGNS_BYTES // (2 * tokens * tokens)))
+        return _Scratch(
+            mean_BPC=empty(self.shape),
+            square_BPC=empty(self.shape),
+            length_BP=empty((samples, tokens)),
+            tokens_BPC=empty(spatial_shape, dtype=HALF),
+            gram_BPC=empty(spatial_shape, dtype=HALF),
+            gram_signs_bPP=empty((at_once, side, side), dtype=HALF),
+            back_signs_BPC=empty(signs_shape, dtype=torch.int8),
+            fore_signs_BPC=empty(signs_shape, dtype=torch.int8),
+        )
+
     def _iterate(self) -> None:
+        scratch = self._scratch()
         if self.spatial:
             length_BP1 = self.feature_BPC.norm(dim=2, keepdim=True).clamp_min(1e-20)
-            self.length_BP.copy_(length_BP1[..., 0])
-            self.tokens_BPC.copy_(self.feature_BPC / length_BP1)
+            scratch.length_BP.copy_(length_BP1[..., 0])
+            scratch.tokens_BPC.copy_(self.feature_BPC / length_BP1)
         for iteration in range(1, self.options.iterations + 1):
             if self.spatial:
-                self._correlate()
+                self._correlate(scratch)
             if self.temporal:
-                self._compare()
-            self._step(iteration)
+                self._compare(scratch)
+            self._step(scratch, iteration)
 
-    def _correlate(self) -> None:
+    def _correlate(self, scratch: _Scratch) -> None:
         samples, tokens, channels = self.shape
         tiles = -(-tokens // TILE)
-        for some in torch.arange(samples).split(len(self.gram_signs_bPP)):
+        for some in torch.arange(samples).split(len(scratch.gram_signs_bPP)):
             chosen = slice(int(some[0]), int(some[-1]) + 1)
-            signs_bPP = self.gram_signs_bPP[: len(some)]
+            signs_bPP = scratch.gram_signs_bPP[: len(some)]
             gram_signs[(tiles * (tiles + 1) // 2, len(some))](
-                self.tokens_BPC[chosen],
+                scratch.tokens_BPC[chosen],
                 self.reference_BPC[chosen],
                 signs_bPP,
                 tokens,
@@ -136,35 +169,35 @@ class FeatureOptimizer:
                 num_warps=8,
                 num_stages=self._stages,
             )
-            torch.bmm(signs_bPP, self.tokens_BPC[chosen], out=self.gram_BPC[chosen])
+            torch.bmm(signs_bPP, scratch.tokens_BPC[chosen], out=scratch.gram_BPC[chosen])
 
-    def _compare(self) -> None:
+    def _compare(self, scratch: _Scratch) -> None:
         samples, tokens, channels = self.shape
         warp_signs[(tokens, samples)](
             self.feature_BPC,
             *(self.back.mask, self.back.token, self.back.weight),
             *(self.fore.mask, self.fore.token, self.fore.weight),
-            self.back_signs_BPC,
-            self.fore_signs_BPC,
+            scratch.back_signs_BPC,
+            scratch.fore_signs_BPC,
             self.frames,
             tokens,
             channels,
             WIDTH=_power_of_two(channels),
         )
 
-    def _step(self, iteration: int) -> None:
+    def _step(self, scratch: _Scratch, iteration: int) -> None:
         samples, tokens, channels = self.shape
         adam_step[(tokens, samples)](
             self.feature_BPC,
-            self.mean_BPC,
-            self.square_BPC,
-            self.tokens_BPC,
-            self.length_BP,
-            self.gram_BPC,
+            scratch.mean_BPC,
+            scratch.square_BPC,
+            scratch.tokens_BPC,
+            scratch.length_BP,
+            scratch.gram_BPC,
             *(self.back.mask, self.back.start, self.back.row, self.back.row_weight),
-            self.back_signs_BPC,
+            scratch.back_signs_BPC,
             *(self.fore.mask, self.fore.start, self.fore.row, self.fore.row_weight),
-            self.fore_signs_BPC,
+            scratch.fore_signs_BPC,
             2 * self.options.spatial_weight / (samples * tokens * tokens),
             TEMPORAL_WEIGHT / (samples * tokens * channels),
             self.options.learning_rate,

@@ -4,8 +4,9 @@ Shapes: B samples, C channels, h x w grid, P = h * w tokens.
 """
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from fresco_core.correspondence import Correspondence
@@ -29,6 +30,7 @@ class FusedOptimization:
 
     def __init__(self) -> None:
         self._optimizers: OrderedDict[object, FeatureOptimizer] = OrderedDict()
+        self._pool: Any = None  # one of their graphs runs at a time
         self._fallback = Fallback("feature optimisation")
 
     def __call__(
@@ -80,6 +82,8 @@ class FusedOptimization:
             # Only here: what it needs is not on every machine.
             from fresco_core.feature_optimizer import FeatureOptimizer
 
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
             while len(self._optimizers) >= KEPT:
                 self._optimizers.popitem(last=False)
             samples, channels, rows, columns = feature_BChw.shape
@@ -90,6 +94,7 @@ class FusedOptimization:
                 feature_BChw.device,
                 spatial=reference_BPC is not None,
                 temporal=correspondence is not None,
+                pool=self._pool,
             )
         self._optimizers[key] = optimizer
         rows, columns = feature_BChw.shape[-2:]
