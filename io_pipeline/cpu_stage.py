@@ -16,6 +16,7 @@ from io_pipeline.tasks import (
     PublishClip,
     PublishWindow,
     SaveCheckpoint,
+    SearchFlows,
 )
 from io_pipeline.window import BY_CPU
 
@@ -50,7 +51,7 @@ class CpuStage:
 class CpuTasks:
     """Handles the tasks of the CPU pool.
 
-    Reports phases "load", "map", "match", "propagate" and "publish".
+    Reports phases "load", "map", "match", "flow", "propagate" and "publish".
     """
 
     facts: Any = None
@@ -77,6 +78,8 @@ class CpuTasks:
                 self._match(window, pair, blocks[0])
             case PropagateSegment(window, segment, options):
                 self._propagate(window, segment, options, blocks[0], report)
+            case SearchFlows(window, segment):
+                self._propagate.search(window, segment, blocks[0], report)
             case _:
                 return _on_disk(task, blocks, report)
         return None

@@ -15,6 +15,7 @@ from io_pipeline.pace import Pace
 from io_pipeline.window import Window
 from io_pipeline.worker import Report
 
+Frame = NDArray[np.uint8]
 Flows = NDArray[np.float32]
 
 
@@ -31,24 +32,29 @@ class Propagate:
     ) -> None:
         """Fill a segment's part of ``results``.
 
-        Reads ``frames``, ``keys`` and, where the device has found them, ``flows``.
+        Reads ``frames``, ``keys`` and, where others have found them, ``flows``.
         """
         first, last = window.segments[segment]
         count = last - first - 1
         if count == 0:
             return
-        # The first window has no key frame before it: its first segment begins at its first one.
-        key = segment + (1 if window.index == 0 else 0)
         pace = Pace(report, "propagate", 3 * count)
-        frames_THWC = block["frames"][first : last + 1]
         block["results"][first + 1 : last] = propagate(
-            frames_THWC,
-            block["keys"][key],
-            block["keys"][key + 1],
+            block["frames"][first : last + 1],
+            *key_frames(window, segment, block),
             *self._flows(block, first, last),
             options=options,
             on_frame=pace.one_more,
         )
+
+    def search(self, window: Window, segment: int, block: Block, report: Report) -> None:
+        """Fill a segment's part of ``flows``."""
+        first, last = window.segments[segment]
+        report("flow", 0, 1)
+        frames_THWC = block["frames"][first : last + 1]
+        found = self._search(frames_THWC[:-1], frames_THWC[1:])
+        for side, flow in enumerate(found):
+            block["flows"][side, first:last] = flow
 
     def _flows(self, block: Block, first: int, last: int) -> tuple[Flows, Flows]:
         """Flows of neighbouring frames, forward and backward (T-1,2,H,W)."""
@@ -61,3 +67,10 @@ class Propagate:
     @cached_property
     def _search(self) -> InverseSearch:
         return InverseSearch()
+
+
+def key_frames(window: Window, segment: int, block: Block) -> tuple[Frame, Frame]:
+    """The two translated key frames of a segment, each (H,W,3) uint8."""
+    # The first window has no key frame before it: its first segment begins at its first one.
+    key = segment + (1 if window.index == 0 else 0)
+    return block["keys"][key], block["keys"][key + 1]

@@ -180,6 +180,27 @@ class PropagateSegment:
 
 
 @dataclass(frozen=True)
+class SearchFlows:
+    """Fill a segment's part of ``flows`` by inverse search. For the CPU pool."""
+
+    window: Window
+    segment: int
+
+
+@dataclass(frozen=True)
+class PropagateSegments:
+    """`PropagateSegment` for several segments of a window at once; reads ``flows``. For a device.
+
+    ``memory``: bytes of the device's that it may take.
+    """
+
+    window: Window
+    segments: tuple[int, ...]
+    options: PropagationOptions
+    memory: int
+
+
+@dataclass(frozen=True)
 class PublishWindow:
     """Encode a window's new frames into its own files of the staging folder, durably. CPU pool.
 

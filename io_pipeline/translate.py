@@ -22,7 +22,8 @@ from io_pipeline.blocks import Block
 from io_pipeline.control_maps import DrawMaps
 from io_pipeline.prompt import Prompt
 from io_pipeline.prompt_warnings import idle_words, misread_weights, prompt_warnings
-from io_pipeline.tasks import FindFlows, Translated, TranslateWindow
+from io_pipeline.propagate_on_device import propagate_segments
+from io_pipeline.tasks import FindFlows, PropagateSegments, Translated, TranslateWindow
 from io_pipeline.window import BY_DEVICE, Window
 from io_pipeline.worker import FatalError, OutOfDeviceMemory, Report
 
@@ -48,7 +49,9 @@ class Before:
 
 
 class Translate:
-    """Handles `TranslateWindow` and `FindFlows`; reports phases "maps", "step" and "flow".
+    """Handles `TranslateWindow`, `FindFlows` and `PropagateSegments`.
+
+    Reports phases "maps", "step", "flow" and "propagate".
 
     The networks are the translator's, the options each task's own.
 
@@ -80,6 +83,7 @@ class Translate:
 
         Raises:
             OutOfDeviceMemory: the batch is too large for the device.
+            NoMemoryToPropagate: the device has no room for segments.
             FatalError: the device's driver has given up this process.
             NoPictureError: the networks produce no pictures.
             FrescodError: the checkpoint cannot be read.
@@ -91,6 +95,9 @@ class Translate:
                     return self._translate(task, block, report)
                 case FindFlows(window):
                     self._find_flows(window, block, report)
+                    return None
+                case PropagateSegments():
+                    propagate_segments(task, block, self._translator.models.device, report)
                     return None
         raise TypeError(f"no task of a device: {type(task).__name__}")
 

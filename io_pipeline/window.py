@@ -35,6 +35,7 @@ class Window:
         between: whether the frames between key frames are made.
         matched: whether the CPU pool finds the flows of its key frames, ahead of the device.
         salient: whether it finds what is salient in them by that, too.
+        searched: whether it finds the flows that propagation needs.
     """
 
     index: int
@@ -50,6 +51,7 @@ class Window:
     between: bool = True
     matched: bool = False
     salient: bool = False
+    searched: bool = False
 
     @property
     def frame_count(self) -> int:
@@ -114,7 +116,8 @@ class Window:
           ``carry_controls`` (2,M,H,W) uint8 (absent without ControlNet): what ties the next window
           to this one (`fresco_core.batch.Carry`). By translate.
         * ``flows`` (2,T-1,2,H,W) float16: forward, backward flow of neighbouring frames; absent
-          where propagation computes them itself. By translate.
+          where propagation computes them itself. By translate, or where they are ``searched`` by
+          the CPU pool.
         * ``first_frame`` (H,W,3) uint8: the clip's first frame, of which the first window has no
           copy; absent where nothing is matched. By prepare.
         * ``ring_flows`` (2,N,H,W,2) float32: forward, backward flow from each key frame to the next
@@ -140,7 +143,7 @@ class Window:
             arrays["controls"] = (2, keys, *maps), np.uint8
             arrays["previous_control"] = maps, np.uint8
             arrays["carry_controls"] = (2, *maps), np.uint8
-        if self.flows:
+        if self.flows or self.searched:
             arrays["flows"] = (2, frames - 1, 2, height, width), np.float16
         if self.ring_pairs:
             arrays["ring_flows"] = (2, self.ring, height, width, 2), np.float32
@@ -159,6 +162,7 @@ def windows(
     between: bool = True,
     matched: bool = False,
     salient: bool = False,
+    searched: bool = False,
 ) -> Iterator[Window]:
     """The windows of a clip, in order; arguments as the attributes of `Window`."""
     count, controls = len(plan.batches), len(plan.controls)
@@ -178,5 +182,6 @@ def windows(
             between,
             matched,
             salient,
+            searched and between,
         )
         first = batch.new[-1]

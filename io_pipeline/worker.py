@@ -67,6 +67,10 @@ class OutOfDeviceMemory(FatalError):
     """A device has no memory for the task; a smaller one may do, in a fresh process."""
 
 
+class NoMemoryToPropagate(FrescodError):
+    """A device has no memory for segments; the process goes on, and translates as before."""
+
+
 class TaskError(Exception):
     """An error in a worker that is nobody's but the program's.
 

@@ -27,6 +27,7 @@ from io_pipeline.tasks import (
     PublishClip,
     PublishWindow,
     SaveCheckpoint,
+    SearchFlows,
     Translated,
 )
 from io_pipeline.window import BY_CPU, BY_DEVICE
@@ -85,6 +86,14 @@ def test_propagates_a_segment(tasks: CpuTasks) -> None:
     Propagate()(window, 1, QUICK, blocks[1], Reports())
     assert blocks[0]["results"].any()
     assert np.array_equal(blocks[0]["results"], blocks[1]["results"])
+
+
+def test_searches_flows_of_a_segment(tasks: CpuTasks) -> None:
+    (window,) = cut_clip((0, 2, 5), 5, flows=True)
+    block = read(window, FRAMES)
+    tasks(SearchFlows(window, 1), (block,), Reports())
+    assert block["flows"][:, 2:].any(axis=(2, 3, 4)).all()
+    assert not block["flows"][:, :2].any()
 
 
 def test_saves_and_loads_a_checkpoint(tasks: CpuTasks, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,6 +105,23 @@ def test_flows_of_the_device_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
             assert forward.dtype == backward.dtype == np.float32
             assert forward[:, 0, 0, 0].tolist() == list(range(begin, end))
             assert np.array_equal(backward, -forward)
+
+
+def test_flows_searched_before_are_what_would_be_searched() -> None:
+    (window,) = cut_clip((0, 3, 4), 4)
+    window = replace(window, searched=True)
+    block, reports = translated(window), Reports()
+    propagate = Propagate()
+    for segment in range(2):
+        propagate.search(window, segment, block, reports)
+    frames_T3HW = torch.from_numpy(FRAMES[:5]).permute(0, 3, 1, 2)
+    flows = load_flow("dis")(frames_T3HW[:-1], frames_T3HW[1:])
+    for found, flow in zip(block["flows"], flows, strict=True):
+        assert np.array_equal(found, flow.numpy().astype(np.float16))
+    done(window, 0, block)
+    difference = np.abs(block["results"][1:3].astype(int) - expected(0, 3)).mean()
+    assert difference < 1  # of rounded flows
+    assert reports == [("flow", 0, 1)] * 2
 
 
 def test_needs_no_torch() -> None:

@@ -72,6 +72,14 @@ def test_every_frame_is_new_once_and_every_segment_ends_at_key_frames(
     assert ends == list(itertools.pairwise(keys))
 
 
+def test_flows_have_room_whoever_finds_them() -> None:
+    searched = list(windows(plan(26, 5, 4), steps=15, flows=False, searched=True))
+    by_device = list(windows(plan(26, 5, 4), steps=15, flows=True))
+    assert [each.layout() for each in searched] == [each.layout() for each in by_device]
+    keys_alone = windows(plan(26, 5, 4), steps=15, flows=False, between=False, searched=True)
+    assert not any(each.searched for each in keys_alone)
+
+
 def test_arrays() -> None:
     first, second = cut(26)
     assert (first.first_frame, first.key_numbers) == (0, (0, 5, 10))
