@@ -28,6 +28,7 @@ from fresco_core.flow import load_flow
 from fresco_core.options import TranslationOptions
 from fresco_core.translator import FrescoTranslator
 
+BEGUN = time.perf_counter()
 GIB = 1 << 30
 # Object, method and what it is called: the parts of a batch.
 PARTS = (
@@ -51,7 +52,7 @@ class Stopwatch:
 
     def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = torch.cuda.Event(True), torch.cuda.Event(True)  # type: ignore[no-untyped-call]
             begin.record()
             result = function(*arguments, **named)
             end.record()
@@ -145,7 +146,10 @@ def main() -> None:
     watch = Stopwatch(translator)
     firsts = [part(whole, slice(count)) for whole in wholes]
     others = [part(whole, slice(count, None)) for whole in wholes]
+    loaded = time.perf_counter() - BEGUN
     carry = translator.translate(firsts[0]).carry
+    torch.cuda.synchronize()
+    print(f"loaded after {loaded:.1f} s, first batch after {time.perf_counter() - BEGUN:.1f} s")
     columns = {
         f"first batch ({count} new)": measure(translator, watch, firsts, None),
         f"later batch ({count - 2} new + 2)": measure(translator, watch, others, carry),

@@ -1,0 +1,153 @@
+"""How far the quick path on a GPU is from the float32 path without the project's kernels.
+
+    python -m benchmarks.keyframe_quality [--clip FILE] [--size 512x512] [--batch 8] [--folder DIR]
+
+Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR) and translates one batch
+with all constraints on: in float32, plainly; the same with noise that differs by a millionth, which
+tells how far chance carries results apart; in half precision, plainly; and as GPUs do it by
+default. Prints the PSNR of the key frames to the first, and the losses that the feature
+optimisation reaches from the same features.
+"""
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.device_memory import load_large_model, part, scene
+from benchmarks.keyframe_batch import key_frames
+from fresco_core.batch import KeyFrameBatch
+from fresco_core.flow import load_flow
+from fresco_core.fused_optimization import FusedOptimization
+from fresco_core.models import DiffusionModels
+from fresco_core.optimization import (
+    TEMPORAL_WEIGHT,
+    correlation,
+    optimize_features,
+    spatial_loss,
+    temporal_loss,
+)
+from fresco_core.options import TranslationOptions
+from fresco_core.sampling import SeededNoise, to_uint8
+from fresco_core.translator import FrescoTranslator
+
+PERTURBATION = 1e-6
+
+
+class PerturbedNoise(SeededNoise):
+    """`SeededNoise` whose latents are off by about `PERTURBATION`."""
+
+    def latent(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """See `Noise.latent`."""
+        return super().latent(shape) + PERTURBATION * torch.randn(shape)
+
+
+def translator_of(models: DiffusionModels, *, kernels: bool) -> FrescoTranslator:
+    return FrescoTranslator(
+        models, load_flow("dis", None, "cuda"), TranslationOptions(), kernels=kernels
+    )
+
+
+@torch.no_grad()
+def key_frames_by(
+    translator: FrescoTranslator, batch: KeyFrameBatch, noise: SeededNoise
+) -> NDArray[np.uint8]:
+    """The batch's key frames, (N,H,W,3)."""
+    conditioning = translator.conditioner.condition(batch, translator.options)
+    references = translator.reference_pass(conditioning, noise)
+    latents_N4hw, _ = translator.sample(conditioning, references, noise)
+    frames = to_uint8(translator.codec.decode(latents_N4hw)).cpu().numpy()
+    translator.attention.clear()
+    return np.asarray(frames)
+
+
+def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Of two pictures or more, in dB."""
+    error = float(np.mean((first.astype(np.float64) - second) ** 2))
+    return float(10 * np.log10(255**2 / max(error, 1e-12)))
+
+
+class Losses:
+    """Stands for an optimisation; notes the losses that it and the plain one reach."""
+
+    def __init__(self) -> None:
+        self.fused = FusedOptimization()
+        self.reached: dict[tuple[int, ...], list[tuple[float, float]]] = {}
+
+    def __call__(self, feature_BChw: torch.Tensor, **given: Any) -> torch.Tensor:
+        raw: list[torch.Tensor] = []
+        optimize_features(feature_BChw, **given, on_iteration=lambda _, found: raw.append(found))
+        found = self.fused(feature_BChw, **given)
+        optimizer = next(reversed(self.fused._optimizers.values()))
+        rows, columns = feature_BChw.shape[-2:]
+        fused = optimizer.feature_BPC.mT.reshape(*feature_BChw.shape[:2], rows, columns)
+        pair = self._loss(raw[-1], **given), self._loss(fused, **given)
+        self.reached.setdefault(tuple(feature_BChw.shape), []).append(pair)
+        return found
+
+    @torch.no_grad()
+    def _loss(
+        self, feature_BChw: torch.Tensor, reference_BPC: Any, correspondence: Any, options: Any
+    ) -> float:
+        spatial = spatial_loss(feature_BChw.float(), correlation(reference_BPC.float()))
+        temporal = temporal_loss(
+            feature_BChw.float(), correspondence.on_grid(feature_BChw.shape[-2])
+        )
+        return float(options.spatial_weight * spatial + TEMPORAL_WEIGHT * temporal)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--size", default="512x512")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
+    count = arguments.batch
+    if arguments.clip is None:
+        batch = part(scene(count, width, height), slice(count))
+    else:
+        batch = key_frames(arguments.clip, count, width, height)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    half = load_large_model(arguments.folder)
+    quick = translator_of(half, kernels=True)
+    found = {"half precision, kernels (the default)": key_frames_by(quick, batch, SeededNoise(0))}
+    quick.optimize = losses = Losses()
+    key_frames_by(quick, batch, SeededNoise(0))
+    del quick
+    plain_half = translator_of(half, kernels=False)
+    found["half precision, plain"] = key_frames_by(plain_half, batch, SeededNoise(0))
+    del plain_half
+
+    single = copy.copy(half)
+    for network in (single.unet, single.vae, single.text_encoder, *single.controlnets):
+        network.float()
+    object.__setattr__(single, "dtype", torch.float32)
+    plain = translator_of(single, kernels=False)
+    reference = key_frames_by(plain, batch, SeededNoise(0))
+    found["float32, noise off by 1e-6"] = key_frames_by(plain, batch, PerturbedNoise(0))
+    found["float32 once more"] = key_frames_by(plain, batch, SeededNoise(0))
+
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
+    print("| path | PSNR to float32, plain | lowest of a key frame |")
+    print("| --- | --- | --- |")
+    for name, frames in found.items():
+        lowest = min(psnr(*pair) for pair in zip(frames, reference, strict=True))
+        print(f"| {name} | {psnr(frames, reference):.1f} dB | {lowest:.1f} dB |")
+    print("\n| feature | loss, plain | loss, kernels | largest difference |")
+    print("| --- | --- | --- | --- |")
+    for shape, pairs in losses.reached.items():
+        plain_loss, fused_loss = (sum(losses) / len(pairs) for losses in zip(*pairs, strict=True))
+        worst = max(abs(fused / one - 1) for one, fused in pairs)
+        name = "x".join(map(str, shape[1:]))
+        print(f"| {name} | {plain_loss:.4f} | {fused_loss:.4f} | {worst:.2%} |")
+
+
+if __name__ == "__main__":
+    main()
