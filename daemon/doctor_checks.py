@@ -15,6 +15,7 @@ from daemon.control_socket import MAX_PATH
 from daemon.devices import DeviceError, is_gpu
 from daemon.doctor import Check, Finding, Verdict
 from daemon.doctor_folders import disk, folders, state
+from daemon.doctor_kernels import kernels
 from daemon.doctor_limits import cores, gpu_files, limits, memory
 from daemon.places import Places
 from daemon.settings import Settings
@@ -221,6 +222,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 CHECKS = (
     Check("libraries", libraries),
     Check("devices", devices, seconds=90),
+    Check("kernels", kernels),
     Check("weights", weights, seconds=60),
     Check("codecs", codecs, seconds=40),
     Check("propagate", propagation),
