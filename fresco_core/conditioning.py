@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fresco_core.batch import KeyFrameBatch, Matched
 from fresco_core.correspondence import Correspondence, TokenGuides, correspond
+from fresco_core.fallback import Fallback
 from fresco_core.flow import FlowModel
 from fresco_core.models import DiffusionModels
 from fresco_core.options import TranslationOptions
@@ -36,6 +37,7 @@ class Conditioning:
         correspondence: flows and occlusions of the ring pairs.
         guides: masks and trajectories by token grid.
         background_N1HW: background map at half size, or None for no smoothing.
+        smoothing_kernels: see `BackgroundSmoother`.
     """
 
     frames_N3HW: Tensor
@@ -44,21 +46,33 @@ class Conditioning:
     correspondence: Correspondence
     guides: TokenGuides
     background_N1HW: Tensor | None
+    smoothing_kernels: Fallback | None = None
 
     @cached_property
     def smooth(self) -> BackgroundSmoother | None:
         """Smooths the background of pictures and features; None where that is off."""
         if self.background_N1HW is None:
             return None
-        return BackgroundSmoother(self.correspondence, self.background_N1HW)
+        return BackgroundSmoother(self.correspondence, self.background_N1HW, self.smoothing_kernels)
 
 
 class Conditioner:
     """Makes the conditioning of batches; without a saliency model, background is told by motion."""
 
     def __init__(
-        self, models: DiffusionModels, flow: FlowModel, saliency: SaliencyModel | None = None
+        self,
+        models: DiffusionModels,
+        flow: FlowModel,
+        saliency: SaliencyModel | None = None,
+        *,
+        kernels: bool = False,
     ) -> None:
+        """Take what serves all batches.
+
+        Args:
+            kernels: use the project's own GPU kernels; the models are on a GPU.
+        """
+        self._smoothing_kernels = Fallback("background smoothing") if kernels else None
         self.models = models
         self.flow = flow
         self.saliency = saliency or MotionSaliency()
@@ -91,6 +105,7 @@ class Conditioner:
             correspondence,
             TokenGuides(normalised_N3HW, correspondence),
             background_N1HW,
+            self._smoothing_kernels,
         )
 
     def embed(

@@ -93,7 +93,7 @@ class FrescoTranslator:
         fused = kernels and models.device.type == "cuda"
         self.models = models
         self.flow = flow
-        self.conditioner = Conditioner(models, flow, saliency)
+        self.conditioner = Conditioner(models, flow, saliency, kernels=fused)
         self.options = options or TranslationOptions()
         self.codec = PictureCodec(models.vae)
         self.schedule = Schedule.from_scheduler(models.scheduler, self.options.steps)

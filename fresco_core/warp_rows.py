@@ -42,15 +42,14 @@ class WarpRows:
         return self.mask, self.token, self.weight, self.start, self.row, self.row_weight
 
 
-def warp_rows(flow_N2hw: Tensor, occluded_N1hw: Tensor) -> WarpRows:
-    """What `correspondence.warp` (bilinear) does, as rows.
+def bilinear_rows(flow_N2hw: Tensor) -> tuple[Tensor, Tensor]:
+    """What `correspondence.warp` (bilinear) reads: `WarpRows.token` and `WarpRows.weight`.
 
     Args:
         flow_N2hw: float32, on the grid of the output, in tokens.
-        occluded_N1hw: float32, 1 where the output does not count.
     """
-    count, _, height, width = flow_N2hw.shape
-    device, tokens = flow_N2hw.device, height * width
+    height, width = flow_N2hw.shape[-2:]
+    device = flow_N2hw.device
     # `grid_sample` sees no extent along an axis of one token: everything lies on it.
     x_Nhw = torch.arange(width, device=device) + flow_N2hw[:, 0] * (width > 1)
     y_Nhw = torch.arange(height, device=device)[:, None] + flow_N2hw[:, 1] * (height > 1)
@@ -62,6 +61,19 @@ def warp_rows(flow_N2hw: Tensor, occluded_N1hw: Tensor) -> WarpRows:
     inside_NP4 = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     weight_NP4 = torch.where(inside_NP4, across_NP4 * down_NP4, 0)
     token_NP4 = torch.where(inside_NP4, rows * width + columns, 0).int()
+    return token_NP4.contiguous(), weight_NP4.contiguous()
+
+
+def warp_rows(flow_N2hw: Tensor, occluded_N1hw: Tensor) -> WarpRows:
+    """What `correspondence.warp` (bilinear) does, as rows.
+
+    Args:
+        flow_N2hw: float32, on the grid of the output, in tokens.
+        occluded_N1hw: float32, 1 where the output does not count.
+    """
+    token_NP4, weight_NP4 = bilinear_rows(flow_N2hw)
+    count, tokens, _ = token_NP4.shape
+    device = flow_N2hw.device
     mask_NP = 1 - occluded_N1hw.flatten(1)
 
     # Entries without weight go behind all tokens, where nobody looks.
@@ -72,8 +84,8 @@ def warp_rows(flow_N2hw: Tensor, occluded_N1hw: Tensor) -> WarpRows:
     row_weight_NE = (weight_NP4 * mask_NP[..., None]).flatten(1).gather(1, order_NE)
     return WarpRows(
         mask_NP.contiguous(),
-        token_NP4.contiguous(),
-        weight_NP4.contiguous(),
+        token_NP4,
+        weight_NP4,
         start_NQ.int().contiguous(),
         (order_NE // 4).int().contiguous(),
         row_weight_NE.contiguous(),
