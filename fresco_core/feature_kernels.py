@@ -72,6 +72,17 @@ def _sampled(rows, token, weight, at, c, inside, C):
 
 
 @triton.jit
+def _sign_of_change(kept, moved, mask, token, weight, row, at, c, inside, C):
+    """Sign of a row of `kept` less that of `moved` in its place; 0 where it does not count."""
+    sign = tl.zeros_like(c)
+    if tl.load(mask + at) != 0:
+        difference = tl.load(kept + row * C + c, inside, 0.0)
+        difference -= _sampled(moved, token, weight, at, c, inside, C)
+        sign = (difference > 0).to(tl.int32) - (difference < 0).to(tl.int32)
+    return sign.to(tl.int8)
+
+
+@triton.jit
 def warp_signs(
     feature,
     back_mask, back_token, back_weight,
@@ -97,19 +108,10 @@ def warp_signs(
     at = pair * P + token
     out = (sample * P + token) * C + c
 
-    sign = tl.zeros_like(c)
-    if tl.load(back_mask + at) != 0:
-        difference = tl.load(other + token * C + c, inside, 0.0)
-        difference -= _sampled(own, back_token, back_weight, at, c, inside, C)
-        sign = (difference > 0).to(tl.int32) - (difference < 0).to(tl.int32)
-    tl.store(back_signs + out, sign.to(tl.int8), inside)
-
-    sign = tl.zeros_like(c)
-    if tl.load(fore_mask + at) != 0:
-        difference = tl.load(own + token * C + c, inside, 0.0)
-        difference -= _sampled(other, fore_token, fore_weight, at, c, inside, C)
-        sign = (difference > 0).to(tl.int32) - (difference < 0).to(tl.int32)
-    tl.store(fore_signs + out, sign.to(tl.int8), inside)
+    sign = _sign_of_change(other, own, back_mask, back_token, back_weight, token, at, c, inside, C)
+    tl.store(back_signs + out, sign, inside)
+    sign = _sign_of_change(own, other, fore_mask, fore_token, fore_weight, token, at, c, inside, C)
+    tl.store(fore_signs + out, sign, inside)
 
 
 @triton.jit
