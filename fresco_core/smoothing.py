@@ -92,7 +92,7 @@ class BackgroundSmoother:
 
     def _by_rows(self, sample_BCHW: Tensor, blends: "list[_Blend]") -> Tensor:
         # Only here: what it needs is not on every machine.
-        from fresco_core import smoothing_kernels
+        from fresco_core.smoothing_kernels import blend_rows
 
         samples, channels, rows, columns = sample_BCHW.shape
         rows_BPC = sample_BCHW.new_empty(samples, rows * columns, channels, dtype=torch.float32)
@@ -102,9 +102,7 @@ class BackgroundSmoother:
         for blend in blends:
             source_KPC, target_KPC = frames_KNPC[:, blend.source], frames_KNPC[:, blend.target]
             token_P4, weight_P4 = blend.rows
-            smoothing_kernels.blend(
-                source_KPC, target_KPC, token_P4, weight_P4, blend.mix_11HW.flatten()
-            )
+            blend_rows(source_KPC, target_KPC, token_P4, weight_P4, blend.mix_11HW.flatten())
         return picture_BCHW
 
     def _blends_on(self, rows: int) -> "list[_Blend]":

@@ -49,7 +49,7 @@ def _blend(
     tl.store(target + at_TD, own_TD + mix_T[:, None] * (warped_TD - own_TD), inside_TD)
 
 
-def blend(
+def blend_rows(
     source_KPC: Tensor, target_KPC: Tensor, token_P4: Tensor, weight_P4: Tensor, mix_P: Tensor
 ) -> None:
     """Put ``lerp(target, warped source, mix)`` into `target`.

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
@@ -10,6 +12,7 @@ from fresco_core.attention import (
     fresco_attention,
 )
 from fresco_core.correspondence import KeyTokens, TokenGuides, Trajectories
+from fresco_core.fallback import Fallback
 from tests.fresco_core.scenes import shifted_pairs
 
 
@@ -99,6 +102,17 @@ def test_linked_trajectories_mix_frames_of_one_half_only(layer, hidden):
     assert (out[:3].std(0) < plain[:3].std(0) + 1e-6).float().mean() > 0.8
     alone = fresco_attention(layer, hidden[:3], trajectories=linked)
     assert torch.allclose(out[:3], alone, atol=1e-6)
+
+
+def test_without_its_kernel_temporal_attention_is_the_twin(layer, hidden, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fresco_core.attention_kernels", None)
+    paths, kernels = unlinked(3, 8), Fallback("temporal attention")
+    linked = Trajectories(paths.forward, paths.backward, torch.ones(8, 3, 3, dtype=torch.bool))
+    expected = fresco_attention(layer, hidden, trajectories=linked)
+    with pytest.warns(UserWarning, match="temporal attention without its GPU kernels"):
+        found = fresco_attention(layer, hidden, trajectories=linked, kernels=kernels)
+    assert torch.equal(found, expected)
+    assert not kernels.usable
 
 
 class Unet(torch.nn.Module):

@@ -1,5 +1,9 @@
+import sys
+
+import pytest
 import torch
 
+from fresco_core.fallback import Fallback
 from fresco_core.smoothing import BackgroundSmoother, background_map
 from tests.fresco_core.scenes import shifted_pairs
 
@@ -35,6 +39,26 @@ def test_half_precision_comes_back_as_it_was():
         BackgroundSmoother(pairs, torch.ones(2, 1, 32, 32))(torch.rand(2, 4, 8, 8).half()).dtype
         == torch.half
     )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_memory_layout_stays(layout: torch.memory_format):
+    pairs, features = shifted_pairs(3, 64, 64, 1), torch.rand(6, 4, 8, 8)
+    smooth = BackgroundSmoother(pairs, torch.ones(3, 1, 32, 32))
+    smoothed = smooth(features.contiguous(memory_format=layout))
+    assert smoothed.is_contiguous(memory_format=layout)
+    assert torch.equal(smoothed, smooth(features))
+
+
+def test_without_its_kernel_the_twin_does_the_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fresco_core.smoothing_kernels", None)
+    pairs, features = shifted_pairs(3, 64, 64, 1), torch.rand(3, 4, 8, 8)
+    background, kernels = torch.rand(3, 1, 32, 32), Fallback("background smoothing")
+    with pytest.warns(UserWarning, match="background smoothing without its GPU kernels"):
+        found = BackgroundSmoother(pairs, background, kernels)(features)
+    assert torch.equal(found, BackgroundSmoother(pairs, background)(features))
+    again = BackgroundSmoother(pairs, background, kernels)(features)  # warnings are errors
+    assert torch.equal(again, found)
 
 
 def test_one_frame_has_nothing_to_follow():
