@@ -24,16 +24,14 @@ def merge(
     blocks: Sequence[Block],
     results: Sequence[Syntheses],
     options: PropagationOptions,
+    fusion: PoissonFusion | None,
     on_frame: Callable[[], None],
 ) -> list[Tensor]:
     """The frames between of each block, uint8 (N,H,W,C).
 
-    ``results`` as of `fresco_core.propagation.gpu.chains.propagate_keys`, for the same blocks.
+    ``results`` as of `fresco_core.propagation.gpu.chains.propagate_keys`, for the same blocks;
+    ``fusion`` where the options ask for it.
     """
-    height, width, _ = blocks[0].first_key_HWC.shape
-    fusion = None
-    if options.poisson:
-        fusion = PoissonFusion(height, width, options, blocks[0].frames_THWC.device)
     masks = _masks(blocks, results)
     # Number of the block, of the frame in it, and of the step that has painted that frame from the
     # second key frame: this chain went backwards in time.

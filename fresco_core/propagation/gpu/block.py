@@ -81,6 +81,9 @@ class Block:
 
 
 def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device, or a copy: torch warns of arrays that cannot be written."""
+    """The array on the device, at once where its memory is pinned; it must stay until all is done.
+
+    One that cannot be written is copied first: torch warns of those.
+    """
     sound = np.require(array, requirements=["C", "W"])
-    return torch.from_numpy(sound if device.type != "cpu" else np.array(sound)).to(device)
+    return torch.from_numpy(sound).to(device, non_blocking=True)

@@ -38,8 +38,8 @@ def propagate_keys(
     """
     keys_KHWC = torch.stack([key for block in blocks for key in block.keys])
     sources_KHWC = torch.stack([source for block in blocks for source in block.sources])
-    position_HWC = torch.from_numpy(positions(*keys_KHWC.shape[1:3])).to(keys_KHWC.device)
-    positions_KHWC = position_HWC.expand_as(keys_KHWC).contiguous()
+    position_HWC = torch.from_numpy(positions(*keys_KHWC.shape[1:3]))
+    positions_KHWC = position_HWC.to(keys_KHWC.device).expand_as(keys_KHWC).contiguous()
     painter = BatchPainter(
         keys_KHWC,
         [sources_KHWC, edges(sources_KHWC), keys_KHWC, positions_KHWC],

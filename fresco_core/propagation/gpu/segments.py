@@ -16,6 +16,7 @@ from fresco_core.propagation.gpu import footprint
 from fresco_core.propagation.gpu.blending import merge
 from fresco_core.propagation.gpu.block import Block
 from fresco_core.propagation.gpu.chains import propagate_keys
+from fresco_core.propagation.gpu.poisson import PoissonFusion
 from fresco_core.propagation.inputs import Segment
 from fresco_core.propagation.options import PropagationOptions
 
@@ -61,9 +62,11 @@ def _paint_batch(
 ) -> list[Frames]:
     """Segments of one size, the longest first."""
     tell = on_frame or (lambda: None)
+    # All that is sent to the device comes first: later it would wait for what the device does.
     blocks = [Block.of(segment, options.timing, device) for segment in segments]
+    fusion = PoissonFusion(*segments[0].size, options, device) if options.poisson else None
     results = propagate_keys(blocks, options, tell)
-    return [frames.cpu().numpy() for frames in merge(blocks, results, options, tell)]
+    return [frames.cpu().numpy() for frames in merge(blocks, results, options, fusion, tell)]
 
 
 def batches(segments: Sequence[Segment], memory: int | None) -> Iterator[list[int]]:
