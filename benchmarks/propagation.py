@@ -2,11 +2,15 @@
 
     python -m benchmarks.propagation [--cases DIR] [--clips DIR] [--json FILE] [--quality NAME]
                                      [--only NAME] [--repeat 3] [--picture FILE]
+                                     [--device cuda] [--chains 12]
 
 Cases: one frame from one key frame, beside the reference's figures. Clips: a whole segment, core
 seconds by stage, and what else merging could be. Fails when a bound is missed; bounds hold for the
 default quality. Seconds are CPU time of this process, which works on one thread, the median of the
 repetitions; machine code is made beforehand. ``--picture`` draws two of the cases.
+
+``--device``: the cases alone, painted there, so many chains of each at once; seconds are those of
+the clock for one chain, with what has to be sent to the device and back.
 """
 
 import argparse
@@ -32,13 +36,20 @@ SPEED_UP = 40
 """Reference seconds over ours, on average over the cases of 512 pixels."""
 
 
-def measure(case: Case, options: PropagationOptions, repeat: int) -> dict[str, Any]:
+def measure(
+    case: Case, options: PropagationOptions, repeat: int, device: str = "", chains: int = 1
+) -> dict[str, Any]:
     """All figures of a case."""
     seconds = []
     for _ in range(repeat):
-        start = time.process_time()
-        result = case.synthesize(options)
-        seconds.append(time.process_time() - start)
+        if device:
+            start = time.perf_counter()
+            result = case.on_device(options, device, chains)
+            seconds.append((time.perf_counter() - start) / chains)
+        else:
+            start = time.process_time()
+            result = case.synthesize(options)
+            seconds.append(time.process_time() - start)
     reference = case.meta["reference"]
     error = float(result.error_HW.mean(dtype=np.float64))
     return {
@@ -75,14 +86,14 @@ def missed(rows: list[dict[str, Any]]) -> list[str]:
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """A Markdown table, each figure with the reference's."""
     lines = [
-        "| case | core seconds (reference) | times quicker | patch error, x reference "
+        "| case | seconds (reference) | times quicker | patch error, x reference "
         "| PSNR (reference) | SSIM (reference) | warp error (reference) |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         theirs = row["reference"]
         lines.append(
-            f"| {row['case']} | {row['seconds']:.2f} ({row['reference_seconds']:.1f}) "
+            f"| {row['case']} | {row['seconds']:.4g} ({row['reference_seconds']:.1f}) "
             f"| {row['speed_up']:.0f} | {row['error_ratio']:.4f} "
             f"| {row['psnr']:.2f} ({theirs['psnr']:.2f}) "
             f"| {row['ssim']:.4f} ({theirs['ssim']:.4f}) "
@@ -103,9 +114,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases and clips with this in their name")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--picture", type=Path, help="draw reference, ours and difference here")
+    parser.add_argument("--device", default="", help="paint there, not on the CPU: cuda")
+    parser.add_argument("--chains", type=int, default=1, help="painted at once on the device")
     arguments = parser.parse_args()
     cases = [case for case in cases_in(arguments.cases) if arguments.only in case.name]
     clips = [clip for clip in sorted(arguments.clips.glob("*.mp4")) if arguments.only in clip.name]
+    clips = [] if arguments.device else clips
     if not cases:
         sys.exit(f"{arguments.cases}: no case there: name their folder with --cases")
     cv2.setNumThreads(1)
@@ -113,9 +127,10 @@ def main() -> None:
     if arguments.quality:
         options = PropagationOptions(quality=arguments.quality)
     start = time.perf_counter()
-    cases[0].synthesize(options)  # machine code is made or read
+    measure(cases[0], options, 1, arguments.device)  # machine code is made or read
     print(f"first run {time.perf_counter() - start:.1f} s, compilation included\n")
-    rows = [measure(case, options, arguments.repeat) for case in cases]
+    where = arguments.device, arguments.chains
+    rows = [measure(case, options, arguments.repeat, *where) for case in cases]
     print("\n".join(table(rows)), flush=True)
     words = missed(rows)
     figures: dict[str, Any] = {"cases": rows}

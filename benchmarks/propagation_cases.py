@@ -74,6 +74,29 @@ class Case:
             seed=options.seed,
         )
 
+    def on_device(self, options: PropagationOptions, device: str, chains: int) -> Synthesis:
+        """What the device makes of it: the first of so many alike that are painted together."""
+        import torch
+
+        from fresco_core.propagation.gpu.batch_painter import BatchPainter
+
+        def tensor(picture_HWC: Picture) -> Any:
+            # Each chain has its own memory, as it would in real work.
+            return torch.from_numpy(picture_HWC)[None].repeat(chains, 1, 1, 1).to(device)
+
+        parameters = self.meta["params"]
+        painter = BatchPainter(
+            tensor(self.style_HWC),
+            [tensor(guide.source) for guide in self.guides],
+            [guide.weight for guide in self.guides],
+            style_weight=self.meta["style_weight"],
+            patch=parameters["patchsize"],
+            uniformity=parameters["uniformity"],
+        )
+        targets = [tensor(guide.target) for guide in self.guides]
+        images, errors = painter.paint(targets, options.effort, options.seed)
+        return Synthesis(images[0].cpu().numpy(), errors[0].cpu().numpy())
+
     def fidelity(self, picture_HWC: Picture) -> dict[str, float]:
         """PSNR and SSIM to the true frame; warp error: the mean difference (of 255) to the
         previous result seen through the flow, bilinear, where nothing is occluded.
