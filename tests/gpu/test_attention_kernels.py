@@ -67,7 +67,8 @@ def test_any_memory_layout_will_do():
     odd = torch.randn(6, 2, 50, 43, device="cuda").half()
     odd[..., 3:] = queries
     last = keys.transpose(2, 3).contiguous().transpose(2, 3)
-    assert torch.equal(fused(wide[..., :40], odd[..., 3:], last, paths, 1.0), expected)
+    found = fused(wide[..., :40], odd[..., 3:], last, paths, 1.0)
+    assert (found - expected).abs().max() < 8 * torch.finfo(torch.float16).eps
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-7, 6e4])
