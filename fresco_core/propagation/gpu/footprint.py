@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fresco_core.propagation.inputs import Segment
 
-PAINTING = 300
+PAINTING = 240
 """Bytes a pixel of a chain's synthesis."""
 PART_PIXELS = 1 << 21
 """Of all pictures that guides and merging work on at once: eight of 512x512. More are not quicker,

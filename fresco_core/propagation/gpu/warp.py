@@ -48,19 +48,19 @@ def occlusion(flows_K2HW: Tensor, backs_K2HW: Tensor) -> Tensor:
     )
     top *= width
     bottom *= width
-    corners = [(y + x).flatten(1) for y in (top, bottom) for x in (left, right)]
-    miss, length = [], []
+
+    def seen(back_KP: Tensor, start_of_row: Tensor, column: Tensor, share: Tensor) -> Tensor:
+        return back_KP.gather(1, (start_of_row + column).flatten(1)).view_as(share) * share
+
+    miss, length = torch.zeros_like(a), torch.zeros_like(a)
     for flow_KHW, back_KHW in zip(flows_K2HW.unbind(1), backs_K2HW.unbind(1), strict=True):
         back_KP = back_KHW.flatten(1)
-        values = [back_KP.gather(1, corner).view_as(flow_KHW) for corner in corners]
-        upper = (values[0] * a).add_(values[1] * b).mul_(c)
-        lower = (values[2] * a).add_(values[3] * b).mul_(d)
-        way_back = upper.add_(lower).float()
-        miss.append(flow_KHW.double().add_(way_back).square_())
-        length.append(back_KHW.double().square_())
+        upper = seen(back_KP, top, left, a).add_(seen(back_KP, top, right, b)).mul_(c)
+        lower = seen(back_KP, bottom, left, a).add_(seen(back_KP, bottom, right, b)).mul_(d)
+        miss += flow_KHW.double().add_(upper.add_(lower).float()).square_()
+        length += back_KHW.double().square_()
     there = flows_K2HW[:, 0].double().square_().add_(flows_K2HW[:, 1].double().square_()).sqrt_()
-    moved = there.add_(length[0].add_(length[1]).sqrt_())
-    return miss[0].add_(miss[1]).sqrt_() > moved.mul_(0.01).add_(0.5)
+    return miss.sqrt_() > there.add_(length.sqrt_()).mul_(0.01).add_(0.5)
 
 
 def _through_unit_range(coordinate: Tensor, side: int) -> Tensor:
