@@ -25,7 +25,7 @@ from tests.fresco_core.propagation.scene import psnr, sliding, stylise
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-# Five segments of 100x140 make two parts, three of 700x900 three.
+# Three pictures of the last size are done in two parts.
 SIZES = [(1, 7), (37, 50), (100, 140), (701, 899)]
 QUICK = PropagationOptions(votes=4)
 
@@ -114,16 +114,16 @@ def test_nothing_is_asked_of_the_device_on_the_way():
     def waits(count: int) -> int:
         segment = scene(count)
         paint_segments([segment], QUICK, "cuda")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
                 paint_segments([segment], QUICK, "cuda")
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return len([each for each in caught if "synchroniz" in str(each.message)])
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return len([each for each in caught if "called a synchronizing" in str(each.message)])
 
-    assert waits(3) == waits(7)
+    assert waits(3) == waits(7) > 0
 
 
 def taken(given: list[Segment]) -> int:

@@ -39,7 +39,7 @@ def paint(
         if segment.between == 0
     }
     try:
-        for numbers in batches(segments, memory):
+        for numbers in list(batches(segments, memory)):  # before anything is painted
             chosen = [segments[i] for i in numbers]
             results.update(
                 zip(numbers, _paint_batch(chosen, options, device, on_frame), strict=True)
