@@ -20,7 +20,7 @@ from daemon.jobs import Outcome
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds; a window takes some with a tiny model, and half an hour on a slow device.
 BUCKETS = (0.1, 0.3, 1, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
-STAGES = ("prepare", "translate", "propagate", "publish")
+STAGES = ("prepare", "match", "translate", "propagate", "publish")
 
 
 class Metrics:

@@ -181,11 +181,15 @@ class Pipeline:
             unheard = clip.prompt.warnings(clip.plan.key_numbers, clip.plan.info.frame_count - 1)
             for warning in (*clip.plan.info.warnings, *unheard):
                 self.workshop.warn(clip, warning)
+            on_device = self.settings.flow.on_device
             for window in windows(
                 clip.plan,
                 steps=translation_options(clip.settings).executed_steps,
-                flows=self.settings.flow.on_device,
+                flows=on_device,
                 between=clip.settings.output.frames == "all",
+                matched=not on_device,
+                salient=self.settings.saliency.model == "motion"
+                and clip.settings.constraints.background_smoothing,
             ):
                 if window.index in clip.published:
                     self._count(clip, window)

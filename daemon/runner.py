@@ -12,8 +12,9 @@ from daemon.timeline import Timeline
 from daemon.work import ClipWork, WindowWork
 from daemon.workers import Worker
 
-# Who goes first where cores are short: what frees memory, then what feeds devices.
-PUBLISH, READ, DRAW, PROPAGATE = range(4)
+# Who goes first where cores are short: what frees memory, then what feeds devices; of that the
+# short tasks that no device takes over before the long ones that one may.
+PUBLISH, READ, MATCH, DRAW, PROPAGATE = range(5)
 
 Begin = Callable[[Worker], None]
 

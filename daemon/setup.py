@@ -52,6 +52,7 @@ def open_workshop(
         "decode": limits.decode,
         "map": limits.step,
         "maps": limits.step,
+        "match": limits.step,
         "step": limits.step,
         "flow": limits.step,
         "propagate": limits.propagate,

@@ -184,8 +184,8 @@ class Timeline:
     def wait(self, track: int | None, cause: str, job: str = "") -> Iterator[None]:
         """`begin_wait` and `end` around a block.
 
-        Causes that `summary` knows a remedy for: "no job", "frames", "control maps", "memory",
-        "core", "loading", "disk".
+        Causes that `summary` knows a remedy for: "no job", "frames", "control maps", "flows",
+        "memory", "core", "loading", "disk".
         """
         span = self.begin_wait(track, cause, job)
         try:

@@ -24,21 +24,23 @@ _ORDER = ("device", "cpu", "reader")
 
 _STAGE_COLOURS = {
     "prepare": "#4e79a7",
+    "match": "#76b7b2",
     "translate": "#3d9a5f",
     "propagate": "#f2a03d",
     "publish": "#a06cb0",
 }
-_MORE_STAGES = ("#76b7b2", "#9c755f", "#b6992d", "#d37295", "#499894")
+_MORE_STAGES = ("#9c755f", "#b6992d", "#d37295", "#499894")
 _CAUSE_COLOURS = {
     "no job": "#b8bdc4",
     "frames": "#1f4e89",
     "control maps": "#d62728",
+    "flows": "#8c564b",
     "memory": "#7f3c8d",
     "core": "#e377c2",
     "loading": "#6b4423",
     "disk": "#111111",
 }
-_MORE_CAUSES = ("#8c564b", "#17becf", "#bcbd22")
+_MORE_CAUSES = ("#17becf", "#bcbd22")
 _BACKGROUND = (0.965, 0.965, 0.97)
 # A row is so many lines of pixels: work fills all but the last, which parts it from the next row;
 # waits are a band in the middle.

@@ -6,6 +6,7 @@ from daemon.timeline import NO_TRACK, Spans, translation
 _REMEDIES = {
     "control maps": 'more cores or control.device = "gpu" would help',
     "core": "more cores would help",
+    "flows": "more cores would help",
     "disk": "the disk of the output folder is full or slow",
     "frames": "more cores or a larger prefetch.windows would help",
     "memory": "a larger prefetch.memory would help",

@@ -20,7 +20,7 @@ from io_pipeline.prompt import Prompt
 from io_pipeline.publish import Encoding
 from io_pipeline.window import BY_CPU, BY_DEVICE, Window
 
-STAGES = ("prepare", "translate", "propagate", "publish")
+STAGES = ("prepare", "match", "translate", "propagate", "publish")
 
 
 async def _nothing() -> None:
@@ -130,9 +130,11 @@ class MapTask:
 
 @dataclass(eq=False)
 class WindowWork:
-    """A window in work: its block, and the control maps that are being drawn.
+    """A window in work: its block, and what the CPU pool does for it ahead of the device.
 
     Attributes:
+        maps: control maps that are being drawn, of each key frame.
+        matches: pairs of key frames that are being matched.
         drawn: who has drawn the maps of each key frame.
         seconds: of work by stage, without its reading.
         running: what workers are doing with the block.
@@ -142,6 +144,7 @@ class WindowWork:
     window: Window
     block: Block
     maps: list[MapTask] = field(default_factory=list)
+    matches: list[asyncio.Task[Any]] = field(default_factory=list)
     drawn: tuple[int, ...] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -181,12 +184,16 @@ class WindowWork:
 
     def abandon(self) -> None:
         """Give up what is not yet begun."""
-        for drawing in self.maps:
-            drawing.task.cancel()
+        for task in self._ahead:
+            task.cancel()
 
     async def settle(self) -> None:
         """Wait until no worker uses the block any more."""
-        await asyncio.gather(*(drawing.task for drawing in self.maps), return_exceptions=True)
-        # A drawing that was called off may have been begun in the same moment.
+        await asyncio.gather(*self._ahead, return_exceptions=True)
+        # What was called off may have been begun in the same moment.
         while self.running:
             await asyncio.wait(self.running)
+
+    @property
+    def _ahead(self) -> list[asyncio.Task[Any]]:
+        return [*self.matches, *(drawing.task for drawing in self.maps)]

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from daemon.devices import Device, Devices
 from daemon.memory import Account, Memory
 from daemon.printable import printable
 from daemon.readers import Reader, Readers
-from daemon.runner import DRAW, PROPAGATE, PUBLISH, READ, Runner
+from daemon.runner import DRAW, MATCH, PROPAGATE, PUBLISH, READ, Runner
 from daemon.stages import map_options, propagation_options, translation_options
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, MapTask, WindowWork
@@ -31,6 +32,7 @@ from io_pipeline.tasks import (
     DrawMap,
     FindFlows,
     LoadCheckpoint,
+    MatchPair,
     PropagateSegment,
     PublishClip,
     PublishWindow,
@@ -135,7 +137,10 @@ class Workshop:
         return self.readers.open(source, run, lambda text: self.warn(clip, text))
 
     async def read(self, clip: ClipWork, reader: Reader, window: Window) -> WindowWork:
-        """A window's frames in a new block, and the drawing of its control maps begun."""
+        """A window's frames in a new block, and what the CPU pool does for it ahead begun."""
+        translated = window.index in clip.translated
+        if translated:
+            window = replace(window, matched=False)
         layout = window.layout()
         self.memory.check(layout.nbytes, clip.job.clip)
         clip.blocked = "memory"
@@ -165,9 +170,10 @@ class Workshop:
                 clip.blocked = "memory"
                 on_wait()
                 await asyncio.sleep(_AGAIN)
-        if window.index in clip.translated:
+        if translated:
             self.devices.forget(clip.number)
-        known = window.index in clip.translated or self.options.control_device == "gpu"
+        work.matches = [self._match(clip, work, pair) for pair in range(window.ring_pairs)]
+        known = translated or self.options.control_device == "gpu"
         if window.to_draw and not known:
             work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
         clip.blocked = "control maps"
@@ -183,6 +189,11 @@ class Workshop:
             work is not window and work.has_memory and (clip.account.ahead or not account.ahead)
             for work, account in self._windows.items()
         )
+
+    def _match(self, clip: ClipWork, work: WindowWork, pair: int) -> asyncio.Task[Any]:
+        priority = (MATCH, clip.number, work.window.index)
+        task = MatchPair(work.window, pair)
+        return asyncio.create_task(self._cpu(clip, "match", task, priority, work))
 
     def _draw(self, clip: ClipWork, work: WindowWork, key: int) -> MapTask:
         task = DrawMap(work.window, key, map_options(clip.settings))
@@ -251,7 +262,7 @@ class Workshop:
         options = translation_options(clip.settings)
 
         async def task(device: Device, batch_size: int) -> TranslateWindow:
-            maps = await self._maps(clip, work, device)
+            maps = await self._ahead(clip, work, device)
             return TranslateWindow(
                 clip.name,
                 clip.prints.clip,
@@ -270,13 +281,16 @@ class Workshop:
             self.warn(clip, warning)
         return translated
 
-    async def _maps(self, clip: ClipWork, work: WindowWork, device: Device) -> tuple[int, ...]:
+    async def _ahead(self, clip: ClipWork, work: WindowWork, device: Device) -> tuple[int, ...]:
+        """Wait for what the CPU pool does ahead of the device; who draws control maps."""
         side = self.options.control_device
         draws = side == "gpu" or (side == "auto" and device.is_gpu)
-        with self.timeline.wait(
-            self._runner.track(device.name, "device"), "control maps", clip.name
-        ):
-            return await work.maps_for(draws)
+        track = self._runner.track(device.name, "device")
+        with self.timeline.wait(track, "control maps", clip.name):
+            maps = await work.maps_for(draws)
+        with self.timeline.wait(track, "flows", clip.name):
+            await asyncio.gather(*work.matches)
+        return maps
 
     # --- propagate and publish -------------------------------------------------------------------
 

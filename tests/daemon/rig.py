@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "key_frames.resolution": 64,
     "control.type": "canny",
     "flow.model": "dis",
+    "saliency.model": "motion",
     "cpu.cores": 2,
     "prefetch.memory": "64MiB",
     "limits.max_pixels": 100_000,

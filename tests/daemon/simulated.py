@@ -24,6 +24,7 @@ from io_pipeline.blocks import Block
 from io_pipeline.tasks import (
     DrawMap,
     LoadCheckpoint,
+    MatchPair,
     MeasureClip,
     OpenClip,
     PlanClip,
@@ -110,6 +111,8 @@ def event_of(task: Any) -> str:
             return f"read {window.index}"
         case DrawMap(window, key):
             return f"map {window.index} {key}"
+        case MatchPair(window, pair):
+            return f"match {window.index} {pair}"
         case TranslateWindow(job, window=window):
             return f"translate {job} {window.index}"
         case PropagateSegment(window, segment):

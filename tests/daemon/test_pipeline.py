@@ -97,7 +97,8 @@ class TestResult:
         assert manifest["settings"] == done.settings().model_dump(mode="json")
         assert manifest["device"] == "simulated"
         assert manifest["devices"] == ["cpu"]
-        assert set(manifest["seconds"]) == {"prepare", "translate", "propagate", "publish"}
+        stages = {"prepare", "match", "translate", "propagate", "publish"}
+        assert set(manifest["seconds"]) == stages
         assert all(seconds > 0 for seconds in manifest["seconds"].values())
 
     def test_what_a_device_warns_of_is_shown_and_kept(self, done: Rig) -> None:
@@ -120,6 +121,18 @@ class TestResult:
                 events.sort()
             assert events == [f"{step} a {index}" for index in range(3)]
         assert len(done.events("load ")) == 1  # the device, and no checkpoint
+
+    def test_key_frames_are_matched_ahead_of_their_device(self, done: Rig) -> None:
+        """Each with the next one, the last with the first, the two carried ones included."""
+        events = done.events("match", "step 0")
+        batches = done.manifest()["batches"]
+        assert len(batches) == 3
+        for index, batch in enumerate(batches):
+            begun = events.index(f"step 0 of translate a {index}")
+            pairs = len(batch["new"]) + (2 if index else 0)
+            for pair in range(pairs):
+                assert events.index(f"match {index} {pair} done") < begun
+            assert f"match {index} {pairs}" not in events
 
     def test_the_fewest_processes(self, done: Rig) -> None:
         assert len(done.workshop.readers.workers) == 1
@@ -164,6 +177,7 @@ def test_a_gpu_draws_maps_that_nobody_has_begun(rig: Rig) -> None:
 def test_memory_for_two_windows_is_enough_for_many_clips(rig: Rig) -> None:
     jobs = [rig.job(name) for name in "abcd"]
     one = 64 * 128 * (9 * 3 + 4 * 3 + 9 * 3 + 2 * 3 + 3 * 2 + 1 + 2) + 15 * 2 * 4 * 8 * 16 * 4
+    one += 64 * 128 * (2 * 5 * 2 * 4 + 5 // 4 + 3)  # its five key frames matched
     results = rig.run(*jobs, devices=("cpu", "cpu"), prefetch__memory=f"{2 * one / 2**20 + 0.1}MiB")
     assert [result.reason for result in results] == [""] * 4
     shop = rig.workshop

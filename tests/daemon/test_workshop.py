@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from daemon.devices import Device, DeviceLost, Devices
 from daemon.memory import Account, Memory
 from daemon.work import WindowWork
 from io_pipeline.blocks import Block, BlockError
-from io_pipeline.tasks import Translated
+from io_pipeline.tasks import DrawMap, MatchPair, Translated
 from io_pipeline.window import Window
 from io_pipeline.writing import DiskFullError
 from tests.daemon.shops import Pool, clip_work, run, window
@@ -362,5 +364,118 @@ class TestSegmentsAtATime:
             assert pool.seen == ["begun", "done"] * 2
             assert (shop.cores.free, shop._segments.free) == (2, 1)
             work.block.close()
+
+        run(test())
+
+
+class Recorder(Pool):
+    """Remembers the tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[Any] = []
+
+    async def run(self, task: Any, blocks: Any, **options: Any) -> None:
+        self.tasks.append(task)
+        await super().run(task, blocks, **options)
+
+
+class TestMatchedAhead:
+    """Pairs of key frames that the pool matches before a device comes to their window."""
+
+    MATCHED = replace(window(), matched=True)
+    DEVICE: Any = SimpleNamespace(name="cuda:0", is_gpu=True)
+
+    async def read(self, shop: Any, clip: Any, chosen: Window) -> WindowWork:
+        work: WindowWork = await shop.read(clip, FakeReader(1 << 30), chosen)
+        return work
+
+    def test_goes_before_what_takes_longer(self) -> None:
+        """It is begun by the reading, while no device is there."""
+
+        async def test() -> None:
+            pool = Recorder()
+            shop, _ = make_shop(pool, cores=1)
+            first, second = clip_work("a", 0), clip_work("b", 1)
+            await shop.cores.acquire()
+            drawn = await self.read(shop, first, window(controls=1))
+            work = await self.read(shop, second, self.MATCHED)
+            await turns()
+            pool.start.set()
+            pool.finish.set()
+            shop.cores.release()
+            await asyncio.gather(*work.matches, *(drawing.task for drawing in drawn.maps))
+            assert pool.tasks[:3] == [MatchPair(self.MATCHED, pair) for pair in range(3)]
+            assert [type(task) for task in pool.tasks[3:]] == [DrawMap] * 3
+            assert second.seconds["match"] > 0
+            await shop.drop(first, drawn)
+            await shop.drop(second, work)
+
+        run(test())
+
+    def test_a_device_waits_for_all_of_it(self) -> None:
+        async def test() -> None:
+            pool = Recorder()
+            shop, _ = make_shop(pool, cores=3)
+            clip = clip_work()
+            work = await self.read(shop, clip, self.MATCHED)
+            ahead = asyncio.create_task(shop._ahead(clip, work, self.DEVICE))
+            pool.start.set()
+            await turns(20)
+            assert pool.seen == ["begun"] * 3
+            assert not ahead.done()
+            pool.finish.set()
+            assert await ahead == ()
+            assert pool.seen[3:] == ["done"] * 3
+            await shop.drop(clip, work)
+
+        run(test())
+
+    def test_its_failure_is_the_windows(self) -> None:
+        async def test() -> None:
+            pool = Recorder()
+            pool.error = ValueError("no pair")
+            shop, _ = make_shop(pool, cores=3)
+            clip = clip_work()
+            work = await self.read(shop, clip, self.MATCHED)
+            pool.start.set()
+            pool.finish.set()
+            with pytest.raises(ValueError, match="no pair"):
+                await shop._ahead(clip, work, self.DEVICE)
+            await shop.clear(clip)
+
+        run(test())
+
+    def test_a_window_that_was_translated_before_needs_none(self) -> None:
+        async def test() -> None:
+            pool = Recorder()
+            shop, _ = make_shop(pool)
+            clip = clip_work()
+            clip.translated = frozenset({0})
+            work = await self.read(shop, clip, self.MATCHED)
+            assert not work.matches
+            assert shop.memory.used == work.block.nbytes == NBYTES < self.MATCHED.layout().nbytes
+            await shop.drop(clip, work)
+
+        run(test())
+
+    def test_is_given_up_with_its_clip(self) -> None:
+        """What has begun goes on to its end, before the block is closed."""
+
+        async def test() -> None:
+            pool = Recorder()
+            shop, _ = make_shop(pool, cores=1)
+            clip = clip_work()
+            work = await self.read(shop, clip, self.MATCHED)
+            pool.start.set()
+            await turns(20)
+            work.abandon()
+            dropping = asyncio.create_task(shop.drop(clip, work))
+            await turns(20)
+            assert not dropping.done()
+            pool.finish.set()
+            await dropping
+            assert pool.seen == ["begun", "done"]
+            assert (shop.memory.used, shop.cores.free) == (0, 1)
 
         run(test())

@@ -69,7 +69,16 @@ def test_a_device_is_killed_in_the_middle_of_a_step(
 
 @pytest.mark.parametrize(
     "event",
-    ["map 1 0", "propagate 1 0", "save a 1", "publish a 1", "join a", "plan a auto", "read 1"],
+    [
+        "map 1 0",
+        "match 1 0",
+        "propagate 1 0",
+        "save a 1",
+        "publish a 1",
+        "join a",
+        "plan a auto",
+        "read 1",
+    ],
 )
 def test_a_process_is_killed_and_only_its_task_done_again(
     rig: Rig, undisturbed: dict[str, bytes], event: str
@@ -122,7 +131,7 @@ def test_a_clip_whose_device_is_lost_waits_for_another(
         Fault("step 0 of translate b 0", partial(wait_for, rig.folder, "load cpu", 7)),
     ]
     jobs = [rig.job("a"), rig.job("b", 40)]
-    results = rig.run(*jobs, devices=("cpu", "cpu"), faults=faults, prefetch__memory="4MiB")
+    results = rig.run(*jobs, devices=("cpu", "cpu"), faults=faults, prefetch__memory="8MiB")
     assert [result.reason for result in results] == ["", ""]
     assert rig.pictures() == undisturbed
     assert len(rig.events("step 0 of translate a 0")) == 1
@@ -244,6 +253,7 @@ def test_the_supervisor_is_killed(rig: Rig, undisturbed: dict[str, bytes], event
     for index in range(3):
         if f"save a {index} done" in before:
             assert f"translate a {index}" not in after
+            assert f"match {index} 0" not in after
         if f"publish a {index} done" in before:
             assert not any(line.endswith(f"a {index}") for line in after)
 

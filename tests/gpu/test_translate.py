@@ -11,6 +11,7 @@ from fresco_core.options import TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
 from io_pipeline import checkpoint
 from io_pipeline.device_stage import DeviceStage
+from io_pipeline.match import Match
 from io_pipeline.options import MapOptions
 from io_pipeline.prompt import Prompt
 from io_pipeline.tasks import TranslateWindow
@@ -73,6 +74,21 @@ def test_another_process_goes_on_from_the_checkpoint(stage: DeviceStage, tmp_pat
         file.parent.mkdir(parents=True, exist_ok=True)
         maps = (BY_DEVICE,) * len(window.key_numbers)
         checkpoint.save(tmp_path, window, first, translated, maps)
+
+
+def test_what_was_matched_ahead_changes_nothing(stage: DeviceStage) -> None:
+    """Flows of the CPU and their place in memory, saliency on the device: all bits are the same."""
+    options = replace(STEADY, feature_optimization=True)
+    with_it, without = stage.load(Reports()), stage.load(Reports())
+    for window in cut_clip(KEYS, 5, matched=True)[:2]:
+        plain = replace(window, matched=False)
+        blocks = read(window, FRAMES), read(plain, FRAMES)
+        for pair in range(window.ring_pairs):
+            Match()(window, pair, blocks[0])
+        with_it(replace(task_of(window), options=options), blocks[:1], Reports())
+        without(replace(task_of(plain), options=options), blocks[1:], Reports())
+        for name in ARRAYS:
+            assert np.array_equal(blocks[0][name], blocks[1][name]), name
 
 
 def test_flows_come_from_pinned_memory(stage: DeviceStage) -> None:
