@@ -1,5 +1,6 @@
 """Which device works for which clip, and what becomes of a window when its device cannot."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from daemon.work import ClipWork, WindowWork
 from daemon.workers import Worker, WorkerDied, WorkerTimeout
 from fresco_core.errors import ClipError, FrescodError
 from fresco_core.keyframes import MIN_BATCH_SIZE
+from io_pipeline.tasks import TranslateWindow
 from io_pipeline.worker import FatalError, OutOfDeviceMemory
 
 OnProgress = Callable[[str, int, int], None]
@@ -47,6 +49,9 @@ class Assignments:
         self._attempts = attempts
         self._on_warning = on_warning
         self._on_details = on_details
+        # Waits until a device may translate so much; False where its process has ended meanwhile.
+        self.turn: Callable[[Device, float], Awaitable[bool]] = _at_once
+        self.on_translated: Callable[[Device, float, float], None] = lambda *told: None
         # by working size, where memory was short
         self._batch_sizes: dict[tuple[int, int], int] = {}
 
@@ -92,22 +97,32 @@ class Assignments:
                         Action.WARNING,
                     )
                 except (WorkerDied, FatalError) as death:
-                    reason = getattr(death, "reason", str(death))
-                    if isinstance(death, WorkerTimeout):
-                        self._on_details(death.output)
-                    self._devices.died(device)
-                    clip.deaths += 1
-                    if clip.deaths >= self._attempts:
-                        raise FrescodError(
-                            f"{clip.job.clip}: {clip.deaths} times the process that translated it "
-                            f"ended: {reason}"
-                        ) from death
-                    await clip.on_death()
-                    text = f"{device.name}: {reason}; window {window.index} is done again"
-                    self._on_warning(clip, text, Action.DEVICE_DIED)
+                    fate = f"window {window.index} is done again"
+                    await self.charge(clip, device, death, fate)
+                except _Fallen:
+                    pass  # for which another clip was charged
             self.end(clip)
             if saved is not None:
                 await saved
+
+    async def charge(self, clip: ClipWork, device: Device, death: Exception, fate: str) -> None:
+        """A device has died of a clip; ``fate`` is what becomes of what it did.
+
+        Raises:
+            FrescodError: it was once too often.
+        """
+        reason = getattr(death, "reason", str(death))
+        if isinstance(death, WorkerTimeout):
+            self._on_details(death.output)
+        self._devices.died(device)
+        clip.deaths += 1
+        if clip.deaths >= self._attempts:
+            raise FrescodError(
+                f"{clip.job.clip}: {clip.deaths} times the process that translated it "
+                f"ended: {reason}"
+            ) from death
+        await clip.on_death()
+        self._on_warning(clip, f"{device.name}: {reason}; {fate}", Action.DEVICE_DIED)
 
     def end(self, clip: ClipWork) -> None:
         """The clip needs its device no more."""
@@ -134,15 +149,38 @@ class Assignments:
         on_progress: OnProgress | None,
     ) -> Any:
         cores = 0 if device.is_gpu else self._threads
+        window = work.window
+        amount = 0
+        if isinstance(task, TranslateWindow):
+            amount = len(window.key_numbers) * window.height * window.width
+        seconds = 0.0
 
         async def translate(begin: Callable[[Worker], None]) -> Any:
+            nonlocal seconds
             begin(device.worker)
-            return await device.worker.run(task, (work.block,), on_progress)
+            start = time.monotonic()
+            answer = await device.worker.run(task, (work.block,), on_progress)
+            seconds = time.monotonic() - start
+            return answer
 
+        if not await self.turn(device, amount):
+            raise _Fallen
         priority = (READ, clip.number)
-        result = await self._runner.use(
-            clip, "translate", priority, cores, translate, work, "device"
-        )
+        try:
+            result = await self._runner.use(
+                clip, "translate", priority, cores, translate, work, "device"
+            )
+        finally:
+            device.translating = False
+        self.on_translated(device, amount, seconds)
         self._devices.done(device)
         clip.devices += [] if device.name in clip.devices else [device.name]
         return result
+
+
+class _Fallen(Exception):
+    """A clip's device died of what it did for another."""
+
+
+async def _at_once(device: Device, amount: float) -> bool:
+    return True

@@ -39,6 +39,12 @@ def is_gpu(name: str) -> bool:
     return name.startswith("cuda")
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(eq=False)
 class Device:
     """A worker that translates, and how often it died.
@@ -49,6 +55,9 @@ class Device:
         clip: number of the clip that has it.
         died_with: numbers of clips that had it when it died.
         lost: why it is not tried again.
+        translating: whether the clip that has it uses it.
+        lent: whether it propagates, whoever has it; ``returned`` is set while it does not.
+        fallen: whether its process ended at that.
     """
 
     name: str
@@ -59,6 +68,10 @@ class Device:
     died_with: set[int] = field(default_factory=set)
     facts: Mapping[str, Any] = field(default_factory=dict)
     lost: str = ""
+    translating: bool = False
+    lent: bool = False
+    returned: asyncio.Event = field(default_factory=_set_event)
+    fallen: bool = False
 
     @property
     def is_gpu(self) -> bool:
@@ -122,6 +135,7 @@ class Devices:
             self.all.append(Device(title, worker))
         self.failure: FrescodError | None = None
         self.loading: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+        self.on_free: Callable[[], None] = lambda: None  # called when one may be
         self._ready = asyncio.Event()
         self._closed = False
         self._on_event = on_event
@@ -170,7 +184,9 @@ class Devices:
                 what it holds itself.
         """
         others = sum(not request.first and not request.device.done() for request in self._waiting)
-        if again and not self.failure and others >= len(self._free) + len(self._starting):
+        coming = sum(device.lent and device.clip is None for device in self.all)
+        coming += len(self._free) + len(self._starting)
+        if again and not self.failure and others >= coming:
             raise DeviceLost("its device is lost")
         future: asyncio.Future[Device] = asyncio.get_running_loop().create_future()
         request = _Request(not again, -length, number, next(self._order), future)
@@ -210,11 +226,32 @@ class Devices:
     def give(self, device: Device) -> None:
         """Take a device back, dead or alive."""
         device.clip = None
+        if device.lent:
+            return
         if device.worker.alive:
             self._free.append(device)
             self._offer()
         else:
             self._restart(device)
+
+    def is_free(self, device: Device) -> bool:
+        """Whether no clip has it, and it could be given to one."""
+        return device in self._free
+
+    def lend(self, device: Device) -> None:
+        """It is to propagate for a moment: nobody gets it, and the clip that has it waits."""
+        device.lent = True
+        device.returned.clear()
+        if device in self._free:
+            self._free.remove(device)
+
+    def take_back(self, device: Device) -> None:
+        """A device that was lent has propagated, or ended at it."""
+        device.lent = False
+        device.returned.set()
+        device.fallen = not device.worker.alive
+        if device.clip is None:
+            self.give(device)
 
     def done(self, device: Device) -> None:
         """It has done some work: its deaths so far were not in vain."""
@@ -256,6 +293,8 @@ class Devices:
                         self._be_patient(request.number)
                     continue
             self._waiting.remove(request)
+        if self._free:
+            self.on_free()
 
     def _hand_out(self, request: _Request) -> None:
         # The one that has been free for longest, of those that did not die with this clip.
@@ -283,6 +322,7 @@ class Devices:
     def _restart(self, device: Device) -> None:
         if self._closed:
             return
+        device.fallen = False
         # What it logs from here on is about no job.
         task = asyncio.get_running_loop().create_task(
             self._start(device), context=contextvars.Context()

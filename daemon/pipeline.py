@@ -82,6 +82,8 @@ class Pipeline:
         self._clips: dict[int, ClipWork] = {}
         self._files: dict[int, JobFiles] = {}
         self._withdrawn: dict[int, tuple[Outcome, str]] = {}
+        self._all_claimed = False
+        workshop.propagation.outlook = self._left
 
     async def run(self) -> None:
         """Every job of the queue; those claimed first go first wherever two want the same.
@@ -95,9 +97,11 @@ class Pipeline:
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
                 await slots.acquire()
+                self._all_claimed = True  # if there is one now, it is had in a moment
                 job = await self.queue.claim()
                 if job is None:
                     return
+                self._all_claimed = False
                 slot = ExitStack()
                 slot.callback(slots.release)
                 slot.enter_context(self.workshop.devices.expected(number))
@@ -181,6 +185,7 @@ class Pipeline:
             unheard = clip.prompt.warnings(clip.plan.key_numbers, clip.plan.info.frame_count - 1)
             for warning in (*clip.plan.info.warnings, *unheard):
                 self.workshop.warn(clip, warning)
+            propagation = self.workshop.propagation
             on_device = self.settings.flow.on_device
             for window in windows(
                 clip.plan,
@@ -190,6 +195,7 @@ class Pipeline:
                 matched=not on_device,
                 salient=self.settings.saliency.model == "motion"
                 and clip.settings.constraints.background_smoothing,
+                searched=not on_device and propagation.by_devices(clip),
             ):
                 if window.index in clip.published:
                     self._count(clip, window)
@@ -347,6 +353,14 @@ class Pipeline:
             if isinstance(first_cause(error), ClipError | CheckpointError) or not clip.begun:
                 await asyncio.to_thread(staging.remove)
             raise
+
+    def _left(self) -> list[tuple[int, int]] | None:
+        """What is left of all clips, see `ClipWork.left`; None while nobody knows."""
+        clips = self._clips.values()
+        planned = all(hasattr(clip, "plan") for clip in clips)
+        if not self._all_claimed or not planned or self._works.keys() - self._clips.keys():
+            return None
+        return [clip.left for clip in clips]
 
     def _steps(self, clip: ClipWork, work: WindowWork) -> Callable[[str, int, int], None]:
         """Passes a device's progress on, counted in windows of the clip."""

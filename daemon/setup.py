@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from daemon.actions import Action
 from daemon.budget import Budget, usable_cores
 from daemon.devices import Devices, is_gpu
-from daemon.memory import Memory, budget_bytes
+from daemon.memory import Memory, budget_bytes, size_bytes
 from daemon.readers import Readers
 from daemon.settings import Settings
 from daemon.timeline import Timeline
@@ -92,6 +92,8 @@ def open_workshop(
             space_timeout=limits.space,
             attempts=settings.service.attempts,
             segments=settings.propagation.processes,
+            propagation_device=settings.propagation.device,
+            propagation_memory=size_bytes(settings.propagation.device_memory),
         ),
         on_warning,
         on_start,

@@ -21,6 +21,7 @@ from io_pipeline.publish import Encoding
 from io_pipeline.window import BY_CPU, BY_DEVICE, Window
 
 STAGES = ("prepare", "match", "translate", "propagate", "publish")
+_FAR = 100  # windows
 
 
 async def _nothing() -> None:
@@ -45,6 +46,7 @@ class ClipWork:
         deaths: of devices that had it, since a window of it was finished; ``on_death`` is called
             at each.
         frames_done, windows_done: on disk.
+        propagated: frames, by who did them in this run.
         windows: those that hold a block.
         running: what workers are doing for it.
         plan, encoding: once it is planned.
@@ -73,6 +75,7 @@ class ClipWork:
     windows_done: int = 0
     blocked: str = "frames"
     frames_done: int = 0
+    propagated: dict[str, int] = field(default_factory=lambda: {"cpu": 0, "gpu": 0})
     windows: set["WindowWork"] = field(default_factory=set)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     plan: ClipPlan = field(init=False)
@@ -92,10 +95,31 @@ class ClipWork:
         height, width = self.plan.working_size
         return keys * height * width
 
+    @property
+    def left(self) -> tuple[int, int]:
+        """What is left to translate, and to propagate after that, each in frames times pixels.
+
+        Of many windows the last ones: it is told to know how soon all will be done.
+        """
+        keys = between = 0
+        done = self.published | self.translated | self.batches.keys()
+        batches = self.plan.batches
+        for i in reversed(range(len(batches))[-_FAR:]):
+            if i in done:
+                break
+            new = batches[i].new
+            keys += len(new)
+            if self.settings.output.frames == "all":
+                first = batches[i - 1].new[-1] if i else new[0]
+                between += new[-1] - first + (i == 0) - len(new)
+        height, width = self.plan.working_size
+        return keys * height * width, between * height * width
+
     def take_over(self, before: "ClipWork") -> None:
         """What is known of the clip from before it was begun anew."""
         self.warnings, self.seconds = before.warnings, before.seconds
         self.devices, self.deaths = before.devices, before.deaths
+        self.propagated = before.propagated
 
     @property
     def begun(self) -> bool:
@@ -135,6 +159,7 @@ class WindowWork:
     Attributes:
         maps: control maps that are being drawn, of each key frame.
         matches: pairs of key frames that are being matched.
+        searches: the CPU pool's for flows, by segment.
         drawn: who has drawn the maps of each key frame.
         seconds: of work by stage, without its reading.
         running: what workers are doing with the block.
@@ -145,6 +170,7 @@ class WindowWork:
     block: Block
     maps: list[MapTask] = field(default_factory=list)
     matches: list[asyncio.Task[Any]] = field(default_factory=list)
+    searches: list[asyncio.Task[Any]] = field(default_factory=list)
     drawn: tuple[int, ...] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -182,6 +208,13 @@ class WindowWork:
         self.drawn = tuple(sides)
         return self.drawn
 
+    async def searched(self) -> None:
+        """Wait until all flows are there that the CPU pool searches; raises what it raised."""
+        if pending := [search for search in self.searches if not search.done()]:
+            await asyncio.wait(pending)
+        for search in self.searches:
+            search.result()
+
     def abandon(self) -> None:
         """Give up what is not yet begun."""
         for task in self._ahead:
@@ -196,4 +229,4 @@ class WindowWork:
 
     @property
     def _ahead(self) -> list[asyncio.Task[Any]]:
-        return [*self.matches, *(drawing.task for drawing in self.maps)]
+        return [*self.matches, *(drawing.task for drawing in self.maps), *self.searches]

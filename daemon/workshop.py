@@ -18,9 +18,11 @@ from daemon.budget import Budget
 from daemon.devices import Device, Devices
 from daemon.memory import Account, Memory
 from daemon.printable import printable
+from daemon.propagation import Propagation
 from daemon.readers import Reader, Readers
-from daemon.runner import DRAW, MATCH, PROPAGATE, PUBLISH, READ, Runner
-from daemon.stages import map_options, propagation_options, translation_options
+from daemon.runner import DRAW, MATCH, PROPAGATE, PUBLISH, READ, SEARCH, Runner
+from daemon.segments import Left, Segment
+from daemon.stages import map_options, translation_options
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, MapTask, WindowWork
 from daemon.workers import Worker, WorkerPool
@@ -37,6 +39,7 @@ from io_pipeline.tasks import (
     PublishClip,
     PublishWindow,
     SaveCheckpoint,
+    SearchFlows,
     Translated,
     TranslateWindow,
 )
@@ -93,6 +96,19 @@ class Workshop:
             on_warning=self.warn,
             on_details=on_details,
         )
+        self.propagation = Propagation(
+            devices,
+            self._runner,
+            cores=min(cores.total, options.segments or cores.total),
+            side=options.propagation_device,
+            memory=options.propagation_memory,
+            deaths=options.attempts,
+            by_core=self._propagate_on_core,
+            charge=self.assignments.charge,
+            on_warning=self.warn,
+        )
+        self.assignments.turn = self.propagation.turn
+        self.assignments.on_translated = self.propagation.translated
         devices.loading = lambda name: timeline.wait(self._runner.track(name, "device"), "loading")
         for device in devices.all:
             self._runner.track(device.name, "device")
@@ -142,11 +158,15 @@ class Workshop:
         if translated:
             window = replace(window, matched=False)
         layout = window.layout()
+        if window.searched and layout.nbytes > self.memory.total // 2:
+            window = replace(window, searched=False)  # whoever propagates it does it then
+            layout = window.layout()
         self.memory.check(layout.nbytes, clip.job.clip)
         clip.blocked = "memory"
 
         def on_wait() -> None:  # what it waits for may be held by clips that wait for a device
             self.devices.forget(clip.number)
+            self.propagation.look()
 
         with self._runner.wait("memory", clip):
             await self.memory.acquire(clip.account, layout.nbytes, on_wait)
@@ -176,6 +196,9 @@ class Workshop:
         known = translated or self.options.control_device == "gpu"
         if window.to_draw and not known:
             work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
+        if window.searched:
+            segments = range(len(window.segments))
+            work.searches = [asyncio.create_task(self._search(clip, work, i)) for i in segments]
         clip.blocked = "control maps"
         return work
 
@@ -205,15 +228,18 @@ class Workshop:
         drawing = MapTask(asyncio.create_task(draw()))
         return drawing
 
+    async def _search(self, clip: ClipWork, work: WindowWork, segment: int) -> None:
+        priority = (SEARCH, clip.number, work.window.index)
+        await self._cpu(clip, "prepare", SearchFlows(work.window, segment), priority, work)
+
     async def next_window(
         self, clip: ClipWork, prepared: asyncio.Queue[WindowWork | None]
     ) -> WindowWork | None:
         """The clip's next window; None after its last. Notes what a device had to wait for."""
         if clip.device is None or not prepared.empty():
             return await prepared.get()
-        with self.timeline.wait(
-            self._runner.track(clip.device.name, "device"), clip.blocked, clip.name
-        ):
+        track = self._runner.track(clip.device.name, "device")
+        with self.timeline.wait(track, clip.blocked, clip.name), self.propagation.starved(clip):
             return await prepared.get()
 
     async def drop(self, clip: ClipWork, work: WindowWork) -> None:
@@ -314,9 +340,18 @@ class Workshop:
 
     async def propagate(self, clip: ClipWork, work: WindowWork, segment: int) -> None:
         """The frames of one segment."""
+        await work.searched()
+        await self.propagation.do(clip, work, segment)
+
+    async def _propagate_on_core(
+        self, segment: Segment, begins: Callable[[], bool], begin: Callable[[], None]
+    ) -> Any:
+        clip, work = segment.clip, segment.work
         priority = (PROPAGATE, clip.number, work.window.index)
-        task = PropagateSegment(work.window, segment, propagation_options(clip.settings))
-        await self._cpu(clip, "propagate", task, priority, work, limit=self._segments)
+        task = PropagateSegment(work.window, segment.index, segment.options)
+        return await self._cpu(
+            clip, "propagate", task, priority, work, begin, self._segments, begins
+        )
 
     async def publish_window(self, clip: ClipWork, work: WindowWork) -> None:
         """The window's frames encoded on disk."""
@@ -377,10 +412,15 @@ class Workshop:
         work: WindowWork | None = None,
         on_start: Callable[[], None] = lambda: None,
         limit: Budget | None = None,
+        begins: Callable[[], bool] = lambda: True,
     ) -> Any:
+        """Have the pool do a task; `Left` where it is not to, by the time that a core is there."""
         blocks = () if work is None else (work.block,)
 
         async def run(begin: Callable[[Worker], None]) -> Any:
+            if not begins():
+                return Left
+
             def started(worker: Worker) -> None:
                 begin(worker)
                 on_start()
@@ -395,4 +435,5 @@ class Workshop:
 
     async def close(self) -> None:
         """Stop every process."""
+        await self.propagation.close()
         await asyncio.gather(self.readers.close(), self.pool.close(), self.devices.close())

@@ -12,7 +12,9 @@ class WorkshopOptions:
         device_threads: cores that a device of the CPU takes.
         space_timeout: seconds to wait for space on a full disk.
         attempts: a clip fails when its devices died so often in vain.
-        segments: propagated at a time; 0: as many as there are cores.
+        segments: propagated by cores at a time; 0: as many as there are cores.
+        propagation_device: who propagates: "auto", "cpu" or "gpu".
+        propagation_memory: bytes of a GPU's memory that it may take.
     """
 
     control_device: str
@@ -20,3 +22,5 @@ class WorkshopOptions:
     space_timeout: float
     attempts: int = 3
     segments: int = 0
+    propagation_device: str = "auto"
+    propagation_memory: int = 4 << 30

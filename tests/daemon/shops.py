@@ -81,14 +81,21 @@ def shop(
     space: float = 1.0,
     cores: int = 1,
     segments: int = 0,
+    devices: Any = None,
+    side: str = "auto",
 ) -> tuple[Any, list[str]]:
-    """A workshop without devices or readers, and its warnings."""
+    """A workshop without readers, and its warnings; ``devices``: none by default."""
     warnings: list[str] = []
     workers: Any = pool or Pool()
-    devices: Any = SimpleNamespace(all=[], forget=lambda number: None)
+    devices = devices or SimpleNamespace(all=[], forget=lambda number: None)
     readers: Any = None
     options = WorkshopOptions(
-        control_device="auto", device_threads=1, space_timeout=space, segments=segments
+        control_device="auto",
+        device_threads=1,
+        space_timeout=space,
+        segments=segments,
+        propagation_device=side,
+        propagation_memory=1 << 20,
     )
     made = Workshop(
         readers,

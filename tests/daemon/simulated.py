@@ -29,14 +29,16 @@ from io_pipeline.tasks import (
     OpenClip,
     PlanClip,
     PropagateSegment,
+    PropagateSegments,
     PublishClip,
     PublishWindow,
     ReadWindow,
     SaveCheckpoint,
+    SearchFlows,
     Translated,
     TranslateWindow,
 )
-from io_pipeline.window import BY_DEVICE
+from io_pipeline.window import BY_DEVICE, Window
 from io_pipeline.worker import Report
 
 STEPS = 3
@@ -117,6 +119,10 @@ def event_of(task: Any) -> str:
             return f"translate {job} {window.index}"
         case PropagateSegment(window, segment):
             return f"propagate {window.index} {segment}"
+        case PropagateSegments(window):
+            return f"propagate {window.index} on device"
+        case SearchFlows(window, segment):
+            return f"search {window.index} {segment}"
         case SaveCheckpoint(staging, window):
             return f"save {staging.name} {window.index}"
         case LoadCheckpoint(staging, window):
@@ -153,13 +159,16 @@ class WatchedHandler:
     def __call__(self, task: Any, blocks: tuple[Block, ...], report: Report) -> Any:
         self._events(event_of(task))
         if isinstance(task, PropagateSegment):
-            first, last = task.window.segments[task.segment]
-            blocks[0]["results"][first + 1 : last] = 255 - blocks[0]["frames"][first + 1 : last]
-            result = None
+            result = _propagate(task.window, task.segment, blocks[0])
         else:
             result = self._handler(task, blocks, report)
         self._events(event_of(task) + " done")
         return result
+
+
+def _propagate(window: Window, segment: int, block: Block) -> None:
+    first, last = window.segments[segment]
+    block["results"][first + 1 : last] = 255 - block["frames"][first + 1 : last]
 
 
 def _mark(task: TranslateWindow, block: Block, key: int) -> int:
@@ -171,7 +180,10 @@ def _mark(task: TranslateWindow, block: Block, key: int) -> int:
 
 @dataclass(frozen=True)
 class DeviceStage:
-    """Translates by inverting. The carry counts the windows before, and has to be right."""
+    """Translates and propagates by inverting.
+
+    The carry counts the windows before, and has to be right; segments come with their flows.
+    """
 
     name: str
     events: Events
@@ -188,10 +200,20 @@ class Device:
         self._stage = stage
         self._last: tuple[str, int, Any, Any] | None = None
 
-    def __call__(self, task: TranslateWindow, blocks: tuple[Block, ...], report: Report) -> Any:
+    def __call__(
+        self, task: TranslateWindow | PropagateSegments, blocks: tuple[Block, ...], report: Report
+    ) -> Any:
         from io_pipeline.worker import OutOfDeviceMemory
 
         window, block, events = task.window, blocks[0], self._stage.events
+        if isinstance(task, PropagateSegments):
+            for segment in task.segments:
+                first, last = window.segments[segment]
+                assert block["flows"][:, first:last].any(axis=(2, 3, 4)).all()
+                events(event_of(task))
+                _propagate(window, segment, block)
+            events(event_of(task) + " done")
+            return None
         if task.batch_size > self._stage.largest_batch:
             raise OutOfDeviceMemory(f"no memory for a batch of {task.batch_size}")
         if window.index:

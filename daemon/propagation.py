@@ -1,0 +1,363 @@
+"""Segments that are to be propagated: by cores, or by devices that take them from those.
+
+Every segment waits for a core. A device takes all that wait of a window and that no core has begun;
+`daemon.who_propagates` says when.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from daemon.actions import Action
+from daemon.devices import Device, Devices
+from daemon.logs import about
+from daemon.runner import PROPAGATE, Runner
+from daemon.segments import CORES, DEVICES, SIDES, Left, Segment, Share, settle
+from daemon.stages import propagation_options
+from daemon.who_propagates import Rates, core_begins, device_takes, devices_need, filled
+from daemon.work import ClipWork, WindowWork
+from daemon.workers import Worker, WorkerDied
+from fresco_core.propagation.gpu import unsupported
+from io_pipeline.tasks import PropagateSegments
+from io_pipeline.worker import FatalError, NoMemoryToPropagate, OutOfDeviceMemory
+
+# Seconds after which a core that has left segments to the devices looks again.
+LOOK_AGAIN = 0.5
+
+# Has a core propagate a segment: asks the first function when it has one, calls the second when it
+# begins. Returns Left where the answer was no.
+ByCore = Callable[[Segment, Callable[[], bool], Callable[[], None]], Awaitable[Any]]
+# What is left to translate, by clip: key frames times pixels, and the frames times pixels that are
+# to be propagated after that. None: it is not known.
+Outlook = Callable[[], Sequence[tuple[float, float]] | None]
+
+
+class Propagation:
+    """Who does which segment, and what each side has done so far.
+
+    Args:
+        cores: that propagate at most.
+        side: "auto", or who is to do it: "cpu", "gpu".
+        memory: bytes of a device's that it may take.
+        deaths: of devices at it, after which they do it no more.
+        by_core: has a core do a segment.
+        charge: tells of a device's death at a window of a clip; raises a FrescodError where it was
+            one too many.
+        on_warning: hears what the user should know of a clip.
+    """
+
+    def __init__(
+        self,
+        devices: Devices,
+        runner: Runner,
+        *,
+        cores: int,
+        side: str,
+        memory: int,
+        deaths: int,
+        by_core: ByCore,
+        charge: Callable[[ClipWork, Device, Exception, str], Awaitable[None]],
+        on_warning: Callable[[ClipWork, str, Action], None],
+    ) -> None:
+        self.side = side
+        self.rates = Rates()
+        self.shares = {each: Share() for each in SIDES}
+        self.outlook: Outlook = lambda: None
+        self._devices = devices
+        self._runner = runner
+        self._cores = cores
+        self._memory = memory
+        self._deaths = deaths
+        self._by_core = by_core
+        self._charge = charge
+        self._on_warning = on_warning
+        self._waiting: list[Segment] = []
+        self._changed = asyncio.Event()
+        # Of devices: what they were to take, and since when they are at it.
+        self._groups: dict[asyncio.Task[None], tuple[float, float]] = {}
+        self._starved: dict[Device, ClipWork] = {}
+        self._too_large = math.inf  # pixels
+        self._given_up = False
+        devices.on_free = self.look
+
+    @property
+    def _off(self) -> bool:
+        """Whether cores alone propagate."""
+        gpus = any(device.is_gpu for device in self._devices.all)
+        return self.side == CORES or self._given_up or not gpus
+
+    @property
+    def waiting(self) -> int:
+        """Segments that nobody has begun."""
+        return len(self._waiting)
+
+    def by_devices(self, clip: ClipWork) -> bool:
+        """Whether devices may propagate for a clip."""
+        return not self._off and unsupported(propagation_options(clip.settings)) is None
+
+    async def do(self, clip: ClipWork, work: WindowWork, index: int) -> None:
+        """Have a segment propagated, by whoever it is.
+
+        Raises:
+            FrescodError: its processes died of it too often.
+        """
+        options = propagation_options(clip.settings)
+        done = asyncio.get_running_loop().create_future()
+        segment = Segment(clip, work, index, options, done)
+        reason = unsupported(options)
+        if reason and self.side == DEVICES:
+            self._on_warning(clip, f"propagated by the CPU: {reason}", Action.WARNING)
+        window = work.window
+        has_flows = window.flows or window.searched
+        segment.cores_only = bool(reason) or not has_flows or segment.frames == 0
+        self._wait(segment)
+        # Not at once: those that come with it are to be taken with it.
+        asyncio.get_running_loop().call_soon(self.look)
+        try:
+            await segment.done
+        finally:
+            self._take_out([segment])
+
+    # --- what devices do -------------------------------------------------------------------------
+
+    async def turn(self, device: Device, amount: float) -> bool:
+        """Wait until a device may translate so much; False where its process ended meanwhile.
+
+        Until it has, it is ``translating``.
+        """
+        while True:
+            await device.returned.wait()
+            if device.fallen:
+                return False
+            if device.lent or self._take(device, self.rates.translate.seconds(amount)):
+                continue
+            device.translating = True
+            return True
+
+    def translated(self, device: Device, amount: float, seconds: float) -> None:
+        """A device has translated so much."""
+        if device.is_gpu:
+            self.rates.translate.measured(seconds, amount)
+
+    @contextmanager
+    def starved(self, clip: ClipWork) -> Iterator[None]:
+        """The clip's device has nothing to translate for as long as the block lasts."""
+        device = clip.device
+        if device is None:
+            yield
+            return
+        self._starved[device] = clip
+        self.look()
+        try:
+            yield
+        finally:
+            del self._starved[device]
+
+    def look(self) -> None:
+        """Something has changed: a device may have to take something, or a core to begin it."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        for device in self._devices.all:
+            if not self._waiting:
+                return
+            if device.lent or device.translating or device.worker.busy or not device.worker.ready:
+                continue
+            if self._devices.is_free(device):
+                self._take(device, None)
+            elif device in self._starved:
+                # What its clip waits for is not far, but for memory: that may be what waits here.
+                clip = self._starved[device]
+                near = None if clip.blocked == "memory" else self._window(clip)
+                self._take(device, near)
+
+    def _window(self, clip: ClipWork) -> float:
+        """Seconds that a window of a clip takes a device."""
+        height, width = clip.plan.working_size
+        return self.rates.translate.seconds(clip.settings.key_frames.batch_size * height * width)
+
+    def _take(self, device: Device, window: float | None) -> bool:
+        """Have a device propagate, if it is to; ``window``: seconds that translating would take."""
+        group = self._group() if device.is_gpu and not self._off else []
+        if not group:
+            return False
+        amounts = [segment.amount for segment in group]
+        seconds = self.rates.group(amounts)
+        if self.side != DEVICES:
+            core = self.rates.core.seconds(max(amounts))
+            pool = self.rates.core.seconds(sum(each.amount for each in self._waiting)) / self._cores
+            if not device_takes(seconds, pool, core, window):
+                return False
+        self._take_out(group)
+        self._devices.lend(device)
+        task = asyncio.get_running_loop().create_task(
+            self._by_device(device, group), context=group[0].context.copy()
+        )
+        self._groups[task] = seconds, time.monotonic()
+        task.add_done_callback(self._groups.pop)
+        return True
+
+    def _group(self) -> list[Segment]:
+        """What one device would take: most of those of a window, of the earliest such one."""
+        windows: dict[WindowWork, list[Segment]] = {}
+        for segment in self._waiting:
+            if self._for_devices(segment):
+                windows.setdefault(segment.work, []).append(segment)
+        return max(windows.values(), key=len, default=[])
+
+    def _for_devices(self, segment: Segment) -> bool:
+        fits = segment.pixels < self._too_large and not segment.cores_only
+        return fits and segment.begun is None and not self._off
+
+    async def _by_device(self, device: Device, group: Sequence[Segment]) -> None:
+        clip, work = group[0].clip, group[0].work
+        task = PropagateSegments(
+            work.window,
+            tuple(segment.index for segment in group),
+            group[0].options,
+            self._memory,
+        )
+        seconds = 0.0
+
+        async def run(begin: Callable[[Worker], None]) -> None:
+            nonlocal seconds
+            begin(device.worker)
+            start = time.monotonic()
+            await device.worker.run(task, (work.block,))
+            seconds = time.monotonic() - start
+
+        priority = (PROPAGATE, clip.number, work.window.index)
+        failure: Exception | None = None
+        try:
+            with about(device=device.name, window=work.window.index):
+                await self._runner.use(clip, "propagate", priority, 0, run, work, "device")
+        except Exception as error:
+            failure = error
+        finally:
+            self._devices.take_back(device)
+        if failure is None:
+            self.rates.device.measured(seconds, filled([segment.amount for segment in group]))
+            self._count(DEVICES, group, seconds)
+            settle(group)
+        else:
+            try:
+                await self._mend(device, group, failure)
+            except Exception as error:
+                settle(group, error)
+            for segment in group:
+                segment.cores_only = True
+                if not segment.done.done():
+                    self._wait(segment)
+        self.look()
+
+    async def _mend(self, device: Device, group: Sequence[Segment], failure: Exception) -> None:
+        """What becomes of segments that a device has not done: cores do them.
+
+        Raises:
+            FrescodError: a process has died of their clip once too often.
+        """
+        clip, window = group[0].clip, group[0].work.window
+        if isinstance(failure, NoMemoryToPropagate | OutOfDeviceMemory):
+            known = self._too_large
+            self._too_large = min(known, group[0].pixels)
+            if self._too_large < known:
+                text = (
+                    f"{device.name} has no memory to propagate at {window.width}x{window.height} "
+                    f"({failure}): from here on the CPU does that; lower key_frames.resolution or "
+                    "raise propagation.device_memory"
+                )
+                self._on_warning(clip, text, Action.WARNING)
+            return
+        if isinstance(failure, WorkerDied | FatalError):
+            self._deaths -= 1
+            await self._charge(clip, device, failure, "the CPU propagates what it had")
+            why = "too many processes died of it"
+        else:
+            why = f"{device.name}: {failure}"
+            self._deaths = 0
+        if self._deaths <= 0 and not self._given_up:
+            self._given_up = True
+            text = f"from here on the CPU alone propagates: {why}"
+            self._on_warning(clip, text, Action.WARNING)
+
+    # --- what cores do ---------------------------------------------------------------------------
+
+    def _wait(self, segment: Segment) -> None:
+        self._waiting.append(segment)
+        segment.by_core = asyncio.get_running_loop().create_task(
+            self._on_core(segment), context=segment.context.copy()
+        )
+
+    def _take_out(self, segments: Sequence[Segment]) -> None:
+        """They wait no more: cores need not begin them."""
+        for segment in segments:
+            if segment in self._waiting:
+                self._waiting.remove(segment)
+            if segment.by_core is not None:
+                segment.by_core.cancel()
+
+    async def _on_core(self, segment: Segment) -> None:
+        def begins() -> bool:
+            return self._core_begins(segment)
+
+        def begin() -> None:
+            segment.begun = time.monotonic()
+            if segment in self._waiting:
+                self._waiting.remove(segment)
+
+        try:
+            while True:
+                changed = self._changed
+                if begins() and await self._by_core(segment, begins, begin) is not Left:
+                    break
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        await changed.wait()
+        except Exception as error:
+            settle([segment], error)
+        else:
+            assert segment.begun is not None
+            seconds = time.monotonic() - segment.begun
+            self.rates.core.measured(seconds, segment.amount)
+            self._count(CORES, [segment], seconds)
+            settle([segment])
+        self.look()
+
+    def _core_begins(self, segment: Segment) -> bool:
+        if not self._for_devices(segment):
+            return True
+        if self.side == DEVICES:
+            return False
+        return core_begins(self.rates.core.seconds(segment.amount), self._devices_need())
+
+    def _devices_need(self) -> float:
+        """Seconds until the devices would have done everything; infinite where nobody knows."""
+        clips = self.outlook()
+        count = sum(device.is_gpu and device.worker.ready for device in self._devices.all)
+        if clips is None or count == 0:
+            return math.inf
+        amounts = [each.amount for each in self._waiting if self._for_devices(each)]
+        to_come = sum(frames for _, frames in clips)
+        now = time.monotonic()
+        return devices_need(
+            [self.rates.translate.seconds(keys) for keys, _ in clips],
+            self.rates.device.seconds(to_come) + (self.rates.group(amounts) if amounts else 0.0),
+            [(seconds, now - begun) for seconds, begun in self._groups.values()],
+            count,
+        )
+
+    def _count(self, side: str, segments: Sequence[Segment], seconds: float) -> None:
+        frames = sum(segment.frames for segment in segments)
+        share = self.shares[side]
+        share.segments += len(segments)
+        share.frames += frames
+        share.seconds += seconds
+        segments[0].clip.propagated[side] += frames
+
+    async def close(self) -> None:
+        """Have nothing more done."""
+        for task in tuple(self._groups):
+            task.cancel()
+        await asyncio.gather(*self._groups, return_exceptions=True)
