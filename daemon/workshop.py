@@ -155,8 +155,8 @@ class Workshop:
     async def read(self, clip: ClipWork, reader: Reader, window: Window) -> WindowWork:
         """A window's frames in a new block, and what the CPU pool does for it ahead begun."""
         translated = window.index in clip.translated
-        if translated:
-            window = replace(window, matched=False)
+        if translated or window.layout().nbytes > self.memory.total // 2:
+            window = replace(window, matched=False)  # what is needed the device finds
         layout = window.layout()
         if window.searched and layout.nbytes > self.memory.total // 2:
             window = replace(window, searched=False)  # whoever propagates it does it then

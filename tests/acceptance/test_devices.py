@@ -142,6 +142,7 @@ def test_two_devices_make_what_is_made_by_hand(
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     translations = [event for event in events if event.get("name") == "translate"]
     assert len({event["tid"] for event in translations}) == 2
+    assert any(event.get("name") == "match" for event in events)  # by the CPU pool, ahead
     assert (tmp_path / "t.png").stat().st_size > 10_000
     hidden = [path.name for path in (tmp_path / "output").iterdir() if path.name[0] == "."]
     assert hidden == [".frescod"]

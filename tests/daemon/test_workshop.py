@@ -459,6 +459,18 @@ class TestMatchedAhead:
 
         run(test())
 
+    def test_a_window_that_has_room_only_without_goes_without(self) -> None:
+        async def test() -> None:
+            shop, _ = make_shop(total=2 * self.MATCHED.layout().nbytes - 1)
+            clip = clip_work()
+            work = await self.read(shop, clip, self.MATCHED)
+            assert not work.matches
+            assert work.window.ring_pairs == 0
+            assert work.block.nbytes == NBYTES
+            await shop.drop(clip, work)
+
+        run(test())
+
     def test_is_given_up_with_its_clip(self) -> None:
         """What has begun goes on to its end, before the block is closed."""
 
