@@ -84,10 +84,8 @@ def run(
     seconds = (last - first) / 1e6
 
     def share(some: Sequence[dict[str, Any]], count: int) -> float:
-        inside: float = sum(
-            max(0, event["ts"] + event["dur"] - max(event["ts"], first)) for event in some
-        )
-        return inside / 1e6 / seconds / count
+        inside = sum(max(0, event["ts"] + event["dur"] - max(event["ts"], first)) for event in some)
+        return float(inside / 1e6 / seconds / count)
 
     frames = 0
     for manifest in output.glob("*/manifest.json"):
