@@ -2,12 +2,15 @@
 
 The same operations as on the CPU, and so the same values. The pyramid always ends at one pixel:
 whether a level has no holes would have to be asked of the device, and coarser ones change nothing
-then.
+then. Its levels are small, so that the operations are counted: each costs a launch.
 
-Shape suffixes: K pictures; H, W rows and columns; C channels.
+Shape suffixes: K pictures; H, W rows and columns; C channels; D = C+1, the last one tells what is
+known: 1, or 0.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,41 +22,45 @@ def fill(pictures_KHWC: Tensor, holes_KHW: Tensor) -> Tensor:
     finer; what is known stays. Without any known pixel the result is black.
     """
     known = ~holes_KHW[..., None]
-    values = [pictures_KHWC * known]
-    shares = [known]
-    while max(values[-1].shape[1:3]) > 1:
-        value, share = _halve(values[-1].float(), shares[-1].float())
-        values.append(value)
-        shares.append(share > 0)
-    filled = values.pop()
-    for value, share in zip(reversed(values), reversed(shares[:-1]), strict=True):
-        filled = _enlarge(_enlarge(filled, value.shape[2], 2), value.shape[1], 1)
-        filled = torch.where(share, value, filled.to(value.dtype))
-    return filled.to(torch.uint8)
+    pictures_KHWC = pictures_KHWC * known
+    height, width = holes_KHW.shape[1:]
+    if height == width == 1:
+        return pictures_KHWC
+    levels = [_halve(torch.cat([pictures_KHWC, known], -1).float())]
+    while max(levels[-1].shape[1:3]) > 1:
+        levels.append(_halve(levels[-1]))
+    filled = levels.pop()[..., :-1]
+    for level in reversed(levels):
+        filled = _enlarge(filled, level.shape[1], level.shape[2])
+        filled = torch.where(level[..., -1:] > 0, level[..., :-1], filled)
+    return torch.where(known, pictures_KHWC, _enlarge(filled, height, width).to(torch.uint8))
 
 
-def _halve(value_KHWC: Tensor, share_KHW1: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of what is known in 2x2 blocks, and of how many pixels."""
-    total, share = _sums(value_KHWC), _sums(share_KHW1)
-    return total.div_(share.clamp(min=1)), share
-
-
-def _sums(value_KHWC: Tensor) -> Tensor:
-    """Of 2x2 blocks, row by row; those at the end may be smaller."""
-    _, height, width, _ = value_KHWC.shape
-    margin = (0, 0, 0, width % 2, 0, height % 2)
-    even = functional.pad(value_KHWC, margin)
-    upper, lower = even[:, ::2], even[:, 1::2]
+def _halve(fine_KHWD: Tensor) -> Tensor:
+    """Means of what is known in 2x2 blocks, summed row by row; those at the end may be smaller."""
+    height, width = fine_KHWD.shape[1:3]
+    if height % 2 or width % 2:
+        fine_KHWD = functional.pad(fine_KHWD, (0, 0, 0, width % 2, 0, height % 2))
+    upper, lower = fine_KHWD[:, ::2], fine_KHWD[:, 1::2]
     total = upper[:, :, ::2] + upper[:, :, 1::2]
-    return total.add_(lower[:, :, ::2]).add_(lower[:, :, 1::2])
+    total.add_(lower[:, :, ::2]).add_(lower[:, :, 1::2])
+    return total.div_(total[..., -1:].clamp(min=1))
 
 
-def _enlarge(coarse_KHWC: Tensor, side: int, dim: int) -> Tensor:
-    """To twice as many pixels along a dimension, or one less; bilinear."""
-    count = coarse_KHWC.shape[dim]
-    half = torch.arange(side, device=coarse_KHWC.device)
-    # A coarse pixel's centre lies between those of its fine ones.
-    near = half // 2
-    beside = (near + half % 2 * 2 - 1).clamp_(0, count - 1)
-    enlarged = (0.75 * coarse_KHWC).index_select(dim, near)
-    return enlarged.add_((0.25 * coarse_KHWC).index_select(dim, beside))
+def _enlarge(coarse_KHWC: Tensor, height: int, width: int) -> Tensor:
+    """To twice as many pixels along both dimensions, or one less; bilinear."""
+    for dim, side in ((2, width), (1, height)):
+        count = coarse_KHWC.shape[dim]
+        beside = coarse_KHWC.index_select(dim, _beside(count, coarse_KHWC.device))
+        near = (0.75 * coarse_KHWC).unsqueeze(dim + 1)
+        # A quarter is exact: however it is added, the sum is rounded once.
+        enlarged = torch.add(near, beside.unflatten(dim, (count, 2)), alpha=0.25)
+        coarse_KHWC = enlarged.flatten(dim, dim + 1).narrow(dim, 0, side)
+    return coarse_KHWC
+
+
+@lru_cache(64)
+def _beside(count: int, device: torch.device) -> Tensor:
+    """Of twice as many pixels, the coarse one on the other side than that which they lie in."""
+    coarse = torch.arange(count)
+    return torch.stack([coarse - 1, coarse + 1], 1).flatten().clamp_(0, count - 1).to(device)

@@ -62,15 +62,11 @@ class PoissonFusion:
         ``target_KHWC``: float32. The chosen pictures: Lab, uint8.
         """
         right_KHWC = self._right(target_KHWC, first_KHWC, second_KHWC, masks_KHW)
-        # One by one: how many are transformed at once might show in the last bits.
-        return torch.stack([self._transformed(right_HWC) for right_HWC in right_KHWC])
-
-    def _transformed(self, right_HWC: Tensor) -> Tensor:
-        waves = self._rows.forward(right_HWC.permute(2, 0, 1).contiguous())
-        waves = self._columns.forward(waves.transpose(1, 2).contiguous())
+        waves = self._rows.forward(right_KHWC.permute(0, 3, 1, 2).contiguous())
+        waves = self._columns.forward(waves.transpose(2, 3).contiguous())
         waves /= self._denominators_CWH
-        values = self._columns.inverse(waves).transpose(1, 2).contiguous()
-        return self._rows.inverse(values).permute(1, 2, 0)
+        values = self._columns.inverse(waves).transpose(2, 3).contiguous()
+        return self._rows.inverse(values).permute(0, 2, 3, 1)
 
     def _right(
         self, target_KHWC: Tensor, first_KHWC: Tensor, second_KHWC: Tensor, masks_KHW: Tensor
