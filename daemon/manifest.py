@@ -13,7 +13,8 @@ def manifest(clip: ClipWork, settings: Settings, facts: Mapping[str, Any]) -> di
 
     Sizes are (width, height) in pixels; ``scale`` is working size over clip size, for x and y. The
     whole picture is scaled, nothing is cropped. Frame numbers count from 0. Seconds are those that
-    workers were busy, summed over all of them.
+    workers were busy, summed over all of them. ``propagated`` counts the frames between key
+    frames that this run made, on cores ("cpu") and on devices ("gpu").
     """
     plan, info = clip.plan, clip.plan.info
     height, width = plan.working_size
@@ -47,6 +48,7 @@ def manifest(clip: ClipWork, settings: Settings, facts: Mapping[str, Any]) -> di
         ],
         **facts,
         "devices": list(clip.devices),
+        "propagated": dict(clip.propagated),
         "seconds": {stage: round(spent, 3) for stage, spent in clip.seconds.items()},
         "settings": settings.model_dump(mode="json"),
         "warnings": list(clip.warnings),

@@ -130,6 +130,15 @@ def _families(
     )
     yield _gauges("frescod_memory_bytes", "Shared memory for windows.", "kind", status["memory"])
     yield _gauges("frescod_cores", "Cores for tasks.", "kind", status["cores"])
+    sides = {side["name"]: side for side in status["propagation"]["by"]}
+    for counted, about in (
+        ("frames", "Frames propagated, by who did it."),
+        ("seconds", "Seconds that this took, those of all cores added up."),
+    ):
+        done = CounterMetricFamily(f"frescod_propagated_{counted}", about, labels=["by"])
+        for name, side in sides.items():
+            done.add_metric([name], side[counted])
+        yield done
     pools = {pool["name"]: pool for pool in status["pools"]}
     for kind, about in (
         ("workers", "Processes there may be."),

@@ -11,6 +11,7 @@ from daemon.jobs import Job, JobRecord, JobState
 from daemon.live import Live, RunningJob
 from daemon.places import Places
 from daemon.printable import printable
+from daemon.propagation import Propagation
 from daemon.workers import Worker
 from daemon.workshop import Workshop
 
@@ -69,6 +70,7 @@ def snapshot(
             _pool("readers", workshop.readers.workers, workshop.waiting("reader")),
             _pool("pool", workshop.pool.workers, workshop.waiting("cpu") + workshop.pool.waiting),
         ],
+        "propagation": _propagation(workshop.propagation),
         "cores": {"used": cores.total - cores.free, "total": cores.total},
         "memory": {"used": memory.used, "total": memory.total},
         "jobs": {str(each): counts.get(each, 0) for each in JobState},
@@ -120,6 +122,20 @@ def _device_state(device: Device, working: Working | None, wait: Wait | None) ->
 def _pool(name: str, workers: Iterable[Worker], waiting: int) -> dict[str, Any]:
     busy = [worker.busy for worker in workers]
     return {"name": name, "workers": len(busy), "busy": sum(busy), "waiting": waiting}
+
+
+def _propagation(propagation: Propagation) -> dict[str, Any]:
+    shares = propagation.shares.items()
+    by = [
+        {
+            "name": side,
+            "segments": share.segments,
+            "frames": share.frames,
+            "seconds": round(share.seconds, 1),
+        }
+        for side, share in shares
+    ]
+    return {"waiting": propagation.waiting, "by": by}
 
 
 def _job(running: RunningJob, now: float) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def status_view(status: Mapping[str, Any]) -> RenderableType:
     parts += [_line("problem: ", text, "bold red") for text in status.get("problems", ())]
     parts += _devices(status.get("devices", ()))
     parts += [_resources(status)] if "pools" in status else []
+    parts += _propagation(status.get("propagation", {}))
     parts += [_queue(status)]
     if running := status.get("running"):
         parts += [Text(), _running(running)]
@@ -169,6 +170,16 @@ def _resources(status: Mapping[str, Any]) -> Text:
     if memory := status.get("memory"):
         parts.append(f"memory {memory['used'] / GIB:.1f}/{memory['total'] / GIB:.1f} GiB")
     return _line("in use: ", ", ".join(parts))
+
+
+def _propagation(propagation: Mapping[str, Any]) -> list[Text]:
+    """What each side has done since the start, and how long it took for a frame."""
+    parts = [
+        f"{side['frames']} by {side['name']} ({side['seconds'] / side['frames']:.2g} s each)"
+        for side in propagation.get("by", ())
+        if side["frames"]
+    ]
+    return [_line("frames propagated: ", ", ".join(parts))] if parts else []
 
 
 def _queue(status: Mapping[str, Any]) -> Text:

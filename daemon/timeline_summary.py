@@ -44,6 +44,10 @@ def _devices(spans: Spans, first: float, last: float, to_the_end: bool) -> list[
     ]
     busy = sum(shares) / len(shares)
     line = f"from first to last translation {call} worked {_percent(busy)} of the time"
+    propagated = work & spans.of("device", "propagate")
+    if propagated.any():
+        total = spans.seconds(propagated, first, last) / (len(numbers) * (last - first))
+        line += f", {_percent(total)} at propagating"
     if len(names) > 1:
         each = (f"{n} {_percent(share)}" for n, share in zip(names, shares, strict=True))
         line += f" ({', '.join(each)})"

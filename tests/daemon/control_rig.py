@@ -72,6 +72,13 @@ def status(**changes: Any) -> dict[str, Any]:
             {"name": "readers", "workers": 4, "busy": 2, "waiting": 0},
             {"name": "pool", "workers": 30, "busy": 3, "waiting": 5},
         ],
+        "propagation": {
+            "waiting": 4,
+            "by": [
+                {"name": "cpu", "segments": 30, "frames": 120, "seconds": 156.0},
+                {"name": "gpu", "segments": 75, "frames": 300, "seconds": 12.0},
+            ],
+        },
         "cores": {"used": 30, "total": 32},
         "memory": {"used": 2**30, "total": 4 * 2**30},
         "jobs": {str(state): 0 for state in JobState} | {"queued": 120, "done": 40, "failed": 2},

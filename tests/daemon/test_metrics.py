@@ -44,6 +44,8 @@ class TestNow:
         assert value(text, "frescod_memory_bytes", kind="total") == 4 * 2**30
         assert value(text, "frescod_cores", kind="used") == 30
         assert value(text, "frescod_pool_waiting", pool="pool") == 5
+        assert value(text, "frescod_propagated_frames_total", by="gpu") == 300
+        assert value(text, "frescod_propagated_seconds_total", by="cpu") == 156
         assert value(text, "frescod_inbox_healthy") == 1
         assert value(text, "process_open_fds") > 2
         assert value(text, "process_resident_memory_bytes") > 1e6

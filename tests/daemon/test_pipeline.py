@@ -97,6 +97,7 @@ class TestResult:
         assert manifest["settings"] == done.settings().model_dump(mode="json")
         assert manifest["device"] == "simulated"
         assert manifest["devices"] == ["cpu"]
+        assert manifest["propagated"] == {"cpu": 18 - len(KEYS), "gpu": 0}
         stages = {"prepare", "match", "translate", "propagate", "publish"}
         assert set(manifest["seconds"]) == stages
         assert all(seconds > 0 for seconds in manifest["seconds"].values())

@@ -48,6 +48,9 @@ class TestStatus:
         assert line_of(shown, "in use: ") == (
             "in use: readers 2/4, pool 3/30 (5 waiting), cores 30/32, memory 1.0/4.0 GiB"
         )
+        assert line_of(shown, "frames propagated: ") == (
+            "frames propagated: 120 by cpu (1.3 s each), 300 by gpu (0.04 s each)"
+        )
         assert line_of(shown, "jobs: ") == "jobs: 120 queued, 40 done, 2 failed; 2 h 5 min left"
         running = "12 crossing.mp4 translating 4/14 2/14 1/? 4 min"
         assert squeezed(line_of(shown, " 12  crossing")) == running

@@ -19,7 +19,7 @@ from daemon.devices import DeviceError
 from daemon.jobs import Job, Outcome
 from fresco_core.errors import ClipError
 from io_pipeline.control_source import ControlFile
-from io_pipeline.worker import FatalError
+from io_pipeline.worker import FatalError, NoMemoryToPropagate
 from io_pipeline.writing import DiskFullError
 from tests.conftest import ROOT
 from tests.daemon.rig import Rig
@@ -164,6 +164,53 @@ class TestOutOfMemory:
         for result in results:
             assert "too little memory for a batch of 3 key frames" in result.reason
             assert "lower key_frames.resolution" in result.reason
+
+
+class TestPropagationOnADevice:
+    """All of it, unless something happens; every frame is there whatever does."""
+
+    VALUES: ClassVar[dict[str, Any]] = {
+        "devices": ("cuda:0",),
+        "propagation__device": "gpu",
+        "control__device": "cpu",
+        "cpu__cores": 3,
+    }
+
+    def test_undisturbed(self, rig: Rig, undisturbed: dict[str, bytes]) -> None:
+        (result,) = rig.run(rig.job(), **self.VALUES)
+        assert result.reason == ""
+        assert rig.pictures() == undisturbed
+        assert rig.manifest()["propagated"] == {"cpu": 0, "gpu": 12}
+        assert not repeated(rig.events())
+
+    def test_out_of_memory(self, rig: Rig, undisturbed: dict[str, bytes]) -> None:
+        error = NoMemoryToPropagate("tried to allocate 3 GiB")
+        fault = Fault("propagate 0 on device", partial(fail, error))
+        (result,) = rig.run(rig.job(), faults=[fault], **self.VALUES)
+        assert result.reason == ""
+        assert rig.pictures() == undisturbed
+        assert rig.manifest()["propagated"] == {"cpu": 12, "gpu": 0}
+        assert len(rig.events("load cuda:0")) == 1  # the process goes on
+        (warning,) = [text for text in rig.watcher.warnings if "memory" in text]
+        assert "cuda:0 has no memory to propagate at 128x64 (tried to allocate 3 GiB)" in warning
+        assert warning in [f"a.mp4: {text}" for text in rig.manifest()["warnings"]]
+
+    def test_its_process_is_killed(self, rig: Rig, undisturbed: dict[str, bytes]) -> None:
+        jobs = [rig.job("a"), rig.job("b", 5)]
+        results = rig.run(*jobs, faults=[Fault("propagate 1 on device", kill)], **self.VALUES)
+        assert [result.reason for result in results] == ["", ""]
+        assert rig.pictures() == undisturbed
+        assert rig.manifest()["propagated"]["cpu"] == 3
+        assert len(rig.events("load cuda:0")) == 2
+        (warning,) = [text for text in rig.watcher.warnings if "cuda:0" in text]
+        assert warning == "a.mp4: cuda:0: killed by SIGKILL; the CPU propagates what it had"
+
+    def test_a_job_whose_segments_kill_it_is_done_by_cores(self, rig: Rig) -> None:
+        fault = Fault("propagate 0 on device", kill, times=99)
+        results = rig.run(*[rig.job(name, 5) for name in "abcd"], faults=[fault], **self.VALUES)
+        assert [result.reason for result in results] == [""] * 4
+        assert len(rig.events("load cuda:0")) == 4
+        assert sum("the CPU alone propagates" in text for text in rig.watcher.warnings) == 1
 
 
 def test_a_full_disk_is_waited_for(

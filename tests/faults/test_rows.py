@@ -36,6 +36,8 @@ FAULTS = (
     "SIGTERM once; twice",
     "clock set back a day",
     "CUDA out of memory",
+    "GPU out of memory during propagation",
+    "kill -9 of a GPU worker that propagates",
     "illegal memory access, Xid",
     "hung GPU step",
     "NaN or black frames",
