@@ -37,8 +37,6 @@ def propagate_segments(
         return
     pace = Pace(report, "propagate", 3 * sum(_between(window, each) for each in chosen))
     arguments = [_arguments(window, each, block) for each in chosen]
-    if device.type == "cuda":
-        block.pin()
     reason = ""
     try:
         painted = _paint(arguments, task.options, device, task.memory, pace.one_more)
