@@ -1,6 +1,7 @@
 """Segments of a window's block that a device propagates together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from fresco_core.propagation import PropagationOptions
 from io_pipeline import propagate_on_device
 from io_pipeline.blocks import Block
+from io_pipeline.propagate import Propagate
 from io_pipeline.propagate_on_device import propagate_segments
 from io_pipeline.tasks import PropagateSegments
 from io_pipeline.window import Window
@@ -83,3 +85,20 @@ def test_no_memory_is_told_and_nothing_kept(monkeypatch: pytest.MonkeyPatch) -> 
         propagate_segments(task(window, 0), block, CPU, Reports())
     assert caught.value.__context__ is None
     assert not block["results"].any()
+
+
+def test_what_a_core_makes_is_near() -> None:
+    """With nothing put in the place of what paints."""
+    (window,) = cut_clip((0, 2), 4)
+    window = replace(window, searched=True)
+    options, blocks = PropagationOptions(votes=2, sweeps=1), []
+    for _ in range(2):
+        block = read(window, FRAMES)
+        block["keys"][1:] = 255 - FRAMES[[0, 2]]
+        Propagate().search(window, 0, block, Reports())
+        blocks.append(block)
+    chosen = PropagateSegments(window, (0,), options, 1 << 30)
+    propagate_segments(chosen, blocks[0], CPU, Reports())
+    Propagate()(window, 0, options, blocks[1], Reports())
+    found, near = (block["results"][1].astype(int) for block in blocks)
+    assert np.abs(found - near).mean() < np.abs(found - (255 - FRAMES[0])).mean() / 2
