@@ -9,9 +9,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from daemon.actions import Action
+from daemon.budget import Budget
 from daemon.devices import Device, Devices
 from daemon.logs import about
 from daemon.runner import PROPAGATE, Runner
@@ -21,15 +22,29 @@ from daemon.who_propagates import Rates, core_begins, device_takes, devices_need
 from daemon.work import ClipWork, WindowWork
 from daemon.workers import Worker, WorkerDied
 from fresco_core.propagation.gpu import unsupported
-from io_pipeline.tasks import PropagateSegments
+from io_pipeline.tasks import PropagateSegment, PropagateSegments
 from io_pipeline.worker import FatalError, NoMemoryToPropagate, OutOfDeviceMemory
 
 # Seconds after which a core that has left segments to the devices looks again.
 LOOK_AGAIN = 0.5
 
-# Has a core propagate a segment: asks the first function when it has one, calls the second when it
-# begins. Returns Left where the answer was no.
-ByCore = Callable[[Segment, Callable[[], bool], Callable[[], None]], Awaitable[Any]]
+
+class OnCpu(Protocol):
+    """Has the pool do a task; `Left` where ``begins``, asked when a core is there, says no."""
+
+    async def __call__(
+        self,
+        clip: ClipWork,
+        stage: str,
+        task: Any,
+        priority: tuple[int, ...],
+        work: WindowWork,
+        on_start: Callable[[], None],
+        limit: Budget | None,
+        begins: Callable[[], bool],
+    ) -> Any: ...
+
+
 # What is left to translate, by clip: key frames times pixels, and the frames times pixels that are
 # to be propagated after that. None: it is not known.
 Outlook = Callable[[], Sequence[tuple[float, float]] | None]
@@ -39,11 +54,12 @@ class Propagation:
     """Who does which segment, and what each side has done so far.
 
     Args:
-        cores: that propagate at most.
+        cores: that there are.
+        limit: of them, that propagate at a time; 0: all.
         side: "auto", or who is to do it: "cpu", "gpu".
         memory: bytes of a device's that it may take.
         deaths: of devices at it, after which they do it no more.
-        by_core: has a core do a segment.
+        on_cpu: has a core do a segment.
         charge: tells of a device's death at a window of a clip; raises a FrescodError where it was
             one too many.
         on_warning: hears what the user should know of a clip.
@@ -55,10 +71,11 @@ class Propagation:
         runner: Runner,
         *,
         cores: int,
+        limit: int,
         side: str,
         memory: int,
         deaths: int,
-        by_core: ByCore,
+        on_cpu: OnCpu,
         charge: Callable[[ClipWork, Device, Exception, str], Awaitable[None]],
         on_warning: Callable[[ClipWork, str, Action], None],
     ) -> None:
@@ -68,10 +85,11 @@ class Propagation:
         self.outlook: Outlook = lambda: None
         self._devices = devices
         self._runner = runner
-        self._cores = cores
+        self._cores = min(cores, limit or cores)
+        self._limit = Budget(limit) if limit else None
         self._memory = memory
         self._deaths = deaths
-        self._by_core = by_core
+        self._on_cpu = on_cpu
         self._charge = charge
         self._on_warning = on_warning
         self._waiting: list[Segment] = []
@@ -187,7 +205,8 @@ class Propagation:
         seconds = self.rates.group(amounts)
         if self.side != DEVICES:
             core = self.rates.core.seconds(max(amounts))
-            pool = self.rates.core.seconds(sum(each.amount for each in self._waiting)) / self._cores
+            waiting = sum(each.amount for each in self._waiting)
+            pool = self.rates.core.seconds(waiting) / self._cores
             if not device_takes(seconds, pool, core, window):
                 return False
         self._take_out(group)
@@ -307,10 +326,20 @@ class Propagation:
             if segment in self._waiting:
                 self._waiting.remove(segment)
 
+        clip, work = segment.clip, segment.work
+        task = PropagateSegment(work.window, segment.index, segment.options)
+        priority = (PROPAGATE, clip.number, work.window.index)
+
+        async def done() -> bool:
+            answer = await self._on_cpu(
+                clip, "propagate", task, priority, work, begin, self._limit, begins
+            )
+            return answer is not Left
+
         try:
             while True:
                 changed = self._changed
-                if begins() and await self._by_core(segment, begins, begin) is not Left:
+                if begins() and await done():
                     break
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN):

@@ -8,11 +8,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.actions import Action
+from daemon.ahead import Ahead, fitting
 from daemon.assignments import Assignments, OnProgress
 from daemon.budget import Budget
 from daemon.devices import Device, Devices
@@ -20,26 +20,22 @@ from daemon.memory import Account, Memory
 from daemon.printable import printable
 from daemon.propagation import Propagation
 from daemon.readers import Reader, Readers
-from daemon.runner import DRAW, MATCH, PROPAGATE, PUBLISH, READ, SEARCH, Runner
-from daemon.segments import Left, Segment
+from daemon.runner import PUBLISH, READ, Runner
+from daemon.segments import Left
 from daemon.stages import map_options, translation_options
 from daemon.timeline import Timeline
-from daemon.work import ClipWork, MapTask, WindowWork
+from daemon.work import ClipWork, WindowWork
 from daemon.workers import Worker, WorkerPool
 from daemon.workshop_options import WorkshopOptions
 from fresco_core.errors import FrescodError
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block, BlockError
 from io_pipeline.tasks import (
-    DrawMap,
     FindFlows,
     LoadCheckpoint,
-    MatchPair,
-    PropagateSegment,
     PublishClip,
     PublishWindow,
     SaveCheckpoint,
-    SearchFlows,
     Translated,
     TranslateWindow,
 )
@@ -86,7 +82,6 @@ class Workshop:
         self._starting: asyncio.Future[None] | None = None
         self._windows: dict[WindowWork, Account] = {}
         self._runner = Runner(cores, timeline)
-        self._segments = Budget(options.segments) if options.segments else None
         self.assignments = Assignments(
             devices,
             memory,
@@ -96,14 +91,16 @@ class Workshop:
             on_warning=self.warn,
             on_details=on_details,
         )
+        self.ahead = Ahead(self._cpu)
         self.propagation = Propagation(
             devices,
             self._runner,
-            cores=min(cores.total, options.segments or cores.total),
+            cores=cores.total,
+            limit=options.segments,
             side=options.propagation_device,
             memory=options.propagation_memory,
             deaths=options.attempts,
-            by_core=self._propagate_on_core,
+            on_cpu=self._cpu,
             charge=self.assignments.charge,
             on_warning=self.warn,
         )
@@ -155,12 +152,8 @@ class Workshop:
     async def read(self, clip: ClipWork, reader: Reader, window: Window) -> WindowWork:
         """A window's frames in a new block, and what the CPU pool does for it ahead begun."""
         translated = window.index in clip.translated
-        if translated or window.layout().nbytes > self.memory.total // 2:
-            window = replace(window, matched=False)  # what is needed the device finds
+        window = fitting(window, self.memory.total // 2, matched=not translated)
         layout = window.layout()
-        if window.searched and layout.nbytes > self.memory.total // 2:
-            window = replace(window, searched=False)  # whoever propagates it does it then
-            layout = window.layout()
         self.memory.check(layout.nbytes, clip.job.clip)
         clip.blocked = "memory"
 
@@ -192,13 +185,8 @@ class Workshop:
                 await asyncio.sleep(_AGAIN)
         if translated:
             self.devices.forget(clip.number)
-        work.matches = [self._match(clip, work, pair) for pair in range(window.ring_pairs)]
-        known = translated or self.options.control_device == "gpu"
-        if window.to_draw and not known:
-            work.maps = [self._draw(clip, work, key) for key in range(len(window.key_numbers))]
-        if window.searched:
-            segments = range(len(window.segments))
-            work.searches = [asyncio.create_task(self._search(clip, work, i)) for i in segments]
+        drawn_later = translated or self.options.control_device == "gpu"
+        self.ahead.begin(clip, work, draws=not drawn_later)
         clip.blocked = "control maps"
         return work
 
@@ -212,25 +200,6 @@ class Workshop:
             work is not window and work.has_memory and (clip.account.ahead or not account.ahead)
             for work, account in self._windows.items()
         )
-
-    def _match(self, clip: ClipWork, work: WindowWork, pair: int) -> asyncio.Task[Any]:
-        priority = (MATCH, clip.number, work.window.index)
-        task = MatchPair(work.window, pair)
-        return asyncio.create_task(self._cpu(clip, "match", task, priority, work))
-
-    def _draw(self, clip: ClipWork, work: WindowWork, key: int) -> MapTask:
-        task = DrawMap(work.window, key, map_options(clip.settings))
-        priority = (DRAW, clip.number, work.window.index)
-
-        async def draw() -> None:
-            await self._cpu(clip, "prepare", task, priority, work, on_start=drawing.begin)
-
-        drawing = MapTask(asyncio.create_task(draw()))
-        return drawing
-
-    async def _search(self, clip: ClipWork, work: WindowWork, segment: int) -> None:
-        priority = (SEARCH, clip.number, work.window.index)
-        await self._cpu(clip, "prepare", SearchFlows(work.window, segment), priority, work)
 
     async def next_window(
         self, clip: ClipWork, prepared: asyncio.Queue[WindowWork | None]
@@ -342,16 +311,6 @@ class Workshop:
         """The frames of one segment."""
         await work.searched()
         await self.propagation.do(clip, work, segment)
-
-    async def _propagate_on_core(
-        self, segment: Segment, begins: Callable[[], bool], begin: Callable[[], None]
-    ) -> Any:
-        clip, work = segment.clip, segment.work
-        priority = (PROPAGATE, clip.number, work.window.index)
-        task = PropagateSegment(work.window, segment.index, segment.options)
-        return await self._cpu(
-            clip, "propagate", task, priority, work, begin, self._segments, begins
-        )
 
     async def publish_window(self, clip: ClipWork, work: WindowWork) -> None:
         """The window's frames encoded on disk."""

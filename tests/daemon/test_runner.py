@@ -23,7 +23,7 @@ class Drawing:
         self.work = WindowWork(window(controls=1), Block.create(window(controls=1).layout()))
         self.clip.windows.add(self.work)
         self.shop._windows[self.work] = self.clip.account
-        self.work.maps = [self.shop._draw(self.clip, self.work, 0)]
+        self.work.maps = [self.shop.ahead.draw(self.clip, self.work, 0)]
 
     async def drop(self) -> asyncio.Task[None]:
         self.shop.memory._add(self.clip.account, self.work.block.nbytes)
@@ -93,7 +93,7 @@ def test_a_call_that_fails_is_heard_by_its_caller() -> None:
 def test_calls_that_wait_for_cores_are_counted() -> None:
     async def test() -> None:
         drawing = Drawing()
-        others = [drawing.shop._draw(drawing.clip, drawing.work, 0) for _ in range(2)]
+        others = [drawing.shop.ahead.draw(drawing.clip, drawing.work, 0) for _ in range(2)]
         await turns()
         assert (drawing.shop.waiting("cpu"), drawing.shop.waiting("reader")) == (2, 0)
         others[0].task.cancel()

@@ -362,7 +362,7 @@ class TestSegmentsAtATime:
             await asyncio.gather(*tasks, return_exceptions=True)
             await clip.settle()
             assert pool.seen == ["begun", "done"] * 2
-            assert (shop.cores.free, shop._segments.free) == (2, 1)
+            assert (shop.cores.free, shop.propagation._limit.free) == (2, 1)
             work.block.close()
 
         run(test())
