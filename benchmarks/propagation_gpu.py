@@ -33,7 +33,7 @@ from fresco_core.propagation import PropagationOptions
 from fresco_core.propagation.gpu import Segment, chains, footprint, paint_segments, segments, twin
 from fresco_core.propagation.gpu.batch_painter import BatchPainter
 from fresco_core.propagation.gpu.guides import edges
-from fresco_core.propagation.guides import positions
+from fresco_core.propagation.positions import positions
 
 SIDES, CHAINS, SEGMENTS = "256,384,512,720,1080", "1,2,4,8,12,16,24", "1,2,6,12"
 BOUNDS = {12: 20.0, 1: 100.0}

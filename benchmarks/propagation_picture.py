@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.propagation_segment import stylise
-from fresco_core.propagation.guides import positions
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis, synthesize
+from fresco_core.propagation.positions import positions
 
 Picture = NDArray[np.uint8]
 

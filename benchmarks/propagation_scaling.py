@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from benchmarks.propagation_picture import Scene
 from benchmarks.propagation_segment import stylise
 from fresco_core.propagation import PropagationOptions, propagate
-from fresco_core.propagation.guides import edges, positions
+from fresco_core.propagation.guides import edges
 from fresco_core.propagation.patchmatch import Guide, synthesize
+from fresco_core.propagation.positions import positions
 
 EFFICIENCY, COMPILING = 0.95, 25.0
 SIDES = (256, 384, 512, 720, 1080)

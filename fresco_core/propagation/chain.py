@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_core.propagation import program
-from fresco_core.propagation.guides import carry, edges, positions
+from fresco_core.propagation.guides import carry, edges
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.painter import Painter, Synthesis
 from fresco_core.propagation.patchmatch import Guide
 from fresco_core.propagation.pictures import Picture
+from fresco_core.propagation.positions import positions
 from fresco_core.propagation.warp import occlusion
 
 

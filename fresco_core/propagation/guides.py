@@ -27,14 +27,6 @@ def edges(picture_HWC: Picture) -> Picture:
     return np.asarray(filtered, np.uint8)
 
 
-def positions(height: int, width: int) -> Picture:
-    """Picture (H,W,3) of coordinates: red rises downwards, green to the right, blue is 0."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[..., 0] = (np.linspace(0, 1, height) * 255).astype(np.uint8)[:, None]
-    picture[..., 1] = (np.linspace(0, 1, width) * 255).astype(np.uint8)[None, :]
-    return picture
-
-
 def carry(
     picture_HWC: Picture, flow_2HW: Flow, occluded_HW: Mask, radius: int, scale: int = 1
 ) -> Picture:

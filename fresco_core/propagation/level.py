@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fresco_core.propagation import kernels, votes
 from fresco_core.propagation.effort import Effort
+from fresco_core.propagation.level_sizes import Size
 from fresco_core.propagation.packing import Packing
 from fresco_core.propagation.pictures import Picture
-from fresco_core.propagation.pyramid import Size
 
 Field = NDArray[np.int32]
 """Source patch centre of every target pixel, flat: ``y << 16 | x``."""

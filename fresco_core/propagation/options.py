@@ -9,6 +9,8 @@ from fresco_core.propagation.effort import QUALITIES, Effort, Quality
 
 Rounding = Literal["nearest", "down"]
 
+LARGEST_PATCH = 15
+"""Of whose pixels a sum fits into 16 bits."""
 PUBLISHED_WEIGHTS = (2.5, 0.5, 0.5)
 PUBLISHED_CLIP = 100.0
 
@@ -65,7 +67,7 @@ class PropagationOptions:
         for name, good in (
             ("engine", self.engine in ("builtin", "ebsynth")),
             ("quality", self.quality in QUALITIES),
-            ("patch", 1 <= self.patch <= 15 and self.patch % 2 == 1),
+            ("patch", 1 <= self.patch <= LARGEST_PATCH and self.patch % 2 == 1),
             ("votes", self.votes >= 0),
             ("sweeps", self.sweeps >= 0),
             ("still", -2 <= self.still <= 255),

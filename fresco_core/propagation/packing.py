@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_core.propagation.compiled import kernel
+from fresco_core.propagation.level_sizes import Size
 from fresco_core.propagation.pictures import Picture
-from fresco_core.propagation.pyramid import Size
 
 U = np.uint64
 Packed = NDArray[np.int16]

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from fresco_core.propagation.channels import channels_of, widen
 from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.level import Field, Level
+from fresco_core.propagation.level_sizes import Size, level_count, level_size
+from fresco_core.propagation.options import LARGEST_PATCH
 from fresco_core.propagation.packing import Packing
 from fresco_core.propagation.pictures import Picture
-from fresco_core.propagation.pyramid import Size, level_count, level_size, reduce
-from fresco_core.propagation.votes import LARGEST_PATCH, MOST_CHANNELS
+from fresco_core.propagation.pyramid import reduce
+from fresco_core.propagation.votes import MOST_CHANNELS
 
 # Number of a level, the level, field (changed in place), state of the random numbers -> state.
 _Improve = Callable[[int, Level, Field, np.uint64], np.uint64]

@@ -9,8 +9,6 @@ from fresco_core.propagation.compiled import kernel
 U = np.uint64
 
 MOST_CHANNELS = 4
-LARGEST_PATCH = 15
-"""Of whose pixels a sum fits into 16 bits."""
 
 
 @kernel

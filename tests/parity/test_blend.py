@@ -11,6 +11,7 @@ import pytest
 
 from fresco_core.propagation import blending, guides, histogram, poisson, warp
 from fresco_core.propagation.options import PropagationOptions
+from fresco_core.propagation.positions import positions
 from fresco_core.propagation.selection import assemble, choose
 from tests.conftest import material
 
@@ -64,7 +65,7 @@ def test_edge_guide(data: Data, run: str) -> None:
 @pytest.mark.parametrize("run", RUNS)
 def test_positional_guide(data: Data, run: str) -> None:
     expected = data.rgb(f"{run}.positional_guide")
-    ours = [guides.positions(*expected.shape[1:3])]
+    ours = [positions(*expected.shape[1:3])]
     for flow, occluded in zip(data[f"{run}.flows"], data[f"{run}.occ"], strict=True):
         ours.append(guides.carry(ours[-1], flow, occluded, 30))
     assert farthest(np.stack(ours), expected) <= 1

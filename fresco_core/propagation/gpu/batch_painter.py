@@ -19,8 +19,8 @@ from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.gpu import chance, sizes, twin
 from fresco_core.propagation.gpu.scene import ENTRY, Engine, Scene, Turn
 from fresco_core.propagation.gpu.words import MOST_STYLE_CHANNELS, SHIFT, Words, signed
-from fresco_core.propagation.pyramid import Size, level_count, level_size
-from fresco_core.propagation.votes import LARGEST_PATCH
+from fresco_core.propagation.level_sizes import Size, level_count, level_size
+from fresco_core.propagation.options import LARGEST_PATCH
 
 STEPS = ((1,), (1,))
 """How far away neighbours are asked, by sweep."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from fresco_core.propagation.gpu.batch_painter import BatchPainter
 from fresco_core.propagation.gpu.block import Block
 from fresco_core.propagation.gpu.guides import carry, edges
-from fresco_core.propagation.guides import positions
 from fresco_core.propagation.options import PropagationOptions
+from fresco_core.propagation.positions import positions
 
 
 class Syntheses(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from fresco_core.propagation.gpu.words import Words
-from fresco_core.propagation.pyramid import Size
+from fresco_core.propagation.level_sizes import Size
 
 MOVED = -(1 << 31)
 """Bit of a field's entry that the last sweep has changed."""

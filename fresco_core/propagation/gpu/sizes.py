@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fresco_core.propagation.pyramid import Size, level_size
+from fresco_core.propagation.level_sizes import Size, level_size
 
 
 def reduce(pictures_KHWC: Tensor, level: int) -> Tensor:

@@ -9,6 +9,7 @@ from fresco_core.propagation import chain, guides, warp
 from fresco_core.propagation.effort import Effort
 from fresco_core.propagation.options import PropagationOptions
 from fresco_core.propagation.patchmatch import Guide, Synthesis
+from fresco_core.propagation.positions import positions
 from tests.fresco_core.propagation.scene import sliding, texture
 
 OPTIONS = PropagationOptions(colour=4, edge=3, temporal=2, positional=1, seed=9, sweeps=5)
@@ -42,7 +43,7 @@ def test_guides_of_every_frame(calls: list[tuple[np.ndarray, list[Guide], dict[s
     key = texture(20, 30, seed=1)
     results = chain.propagate_key(frames, key, backward, forward, OPTIONS)
     assert len(results) == len(calls) == 3
-    previous, position = key, guides.positions(20, 30)
+    previous, position = key, positions(20, 30)
     for j, (style, (colour, edge, temporal, positional), options) in enumerate(calls):
         occluded = warp.occlusion(backward[j], forward[j])
         inpainting = OPTIONS.inpaint_radius, OPTIONS.inpaint_scale
@@ -52,7 +53,7 @@ def test_guides_of_every_frame(calls: list[tuple[np.ndarray, list[Guide], dict[s
             (colour, frames[0], frames[j + 1], 4),
             (edge, guides.edges(frames[0]), guides.edges(frames[j + 1]), 3),
             (temporal, key, carried, 2),
-            (positional, guides.positions(20, 30), position, 1),
+            (positional, positions(20, 30), position, 1),
         ]
         for guide, source, target, weight in expected:
             np.testing.assert_array_equal(guide.source, source)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fresco_core.propagation import guides
+from fresco_core.propagation.positions import positions
 from fresco_core.propagation.warp import warp_nearest
 from tests.fresco_core.propagation.scene import constant_flow, texture
 
@@ -26,7 +27,7 @@ def test_edges_saturate_and_a_flat_picture_has_none():
 
 
 def test_positions_run_from_corner_to_corner():
-    picture = guides.positions(33, 70)
+    picture = positions(33, 70)
     assert picture[0, 0].tolist() == [0, 0, 0]
     assert picture[-1, 0].tolist() == [255, 0, 0]
     assert picture[0, -1].tolist() == [0, 255, 0]
@@ -35,7 +36,7 @@ def test_positions_run_from_corner_to_corner():
 
 @pytest.mark.parametrize(("radius", "scale"), [(5, 1), (30, 1), (12, 3), (48, 4), (1, 0)])
 def test_carry_fills_holes_plausibly(radius: int, scale: int):
-    picture = guides.positions(41, 62)
+    picture = positions(41, 62)
     flow = constant_flow(41, 62, -6, 0)
     hole = np.zeros((41, 62), np.bool_)
     hole[:, :6] = True

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fresco_core.propagation.effort import Effort
-from fresco_core.propagation.guides import positions
+from fresco_core.propagation.level_sizes import level_count, level_size
 from fresco_core.propagation.patchmatch import Guide, fit, synthesize
-from fresco_core.propagation.pyramid import level_count, level_size
+from fresco_core.propagation.positions import positions
 from tests.fresco_core.propagation.scene import psnr, sliding, stylise, texture
 
 
