@@ -1,6 +1,7 @@
 """Jobs: one clip, its prompt and the settings; in which state it is, and how it ended."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ class JobRecord:
         windows_done, windows: of the clip, on disk and in all; 0 while not known.
         created, claimed, ended: Unix time, to be shown only.
         seconds: of work, over all attempts.
+        propagated: frames, by who did them ("cpu", "gpu"), of a job in work; not in the store.
     """
 
     id: int
@@ -122,6 +124,7 @@ class JobRecord:
     ended: float | None
     seconds: float
     control_files: tuple[ControlFile, ...] = ()
+    propagated: Mapping[str, int] = field(default_factory=dict)
 
     def job(self) -> Job:
         """What the pipeline takes."""

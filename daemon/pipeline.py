@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from daemon import failure_note
@@ -14,7 +15,7 @@ from daemon.fingerprints import Fingerprints, fingerprints, is_done
 from daemon.job_files import JobFiles
 from daemon.job_queue import JobQueue
 from daemon.job_settings import job_settings
-from daemon.jobs import Job, JobResult, JobState, Outcome
+from daemon.jobs import Job, JobRecord, JobResult, JobState, Outcome
 from daemon.logs import about
 from daemon.manifest import manifest
 from daemon.memory import Account
@@ -117,6 +118,11 @@ class Pipeline:
         """The clips in work."""
         return {job.clip for job in self._jobs.values()}
 
+    def known(self, record: JobRecord) -> JobRecord:
+        """What the store has of a job, and what is known of one in work."""
+        clip = self._clips.get(record.id)
+        return record if clip is None else replace(record, propagated=dict(clip.propagated))
+
     def drain(self) -> None:
         """Claim nothing more, and give back what has no device yet."""
         self.queue.drain()
@@ -185,7 +191,6 @@ class Pipeline:
             unheard = clip.prompt.warnings(clip.plan.key_numbers, clip.plan.info.frame_count - 1)
             for warning in (*clip.plan.info.warnings, *unheard):
                 self.workshop.warn(clip, warning)
-            propagation = self.workshop.propagation
             on_device = self.settings.flow.on_device
             for window in windows(
                 clip.plan,
@@ -195,7 +200,7 @@ class Pipeline:
                 matched=not on_device,
                 salient=self.settings.saliency.model == "motion"
                 and clip.settings.constraints.background_smoothing,
-                searched=not on_device and propagation.by_devices(clip),
+                searched=not on_device and self.workshop.propagation.by_devices(clip),
             ):
                 if window.index in clip.published:
                     self._count(clip, window)
@@ -354,13 +359,11 @@ class Pipeline:
                 await asyncio.to_thread(staging.remove)
             raise
 
-    def _left(self) -> list[tuple[int, int]] | None:
-        """What is left of all clips, see `ClipWork.left`; None while nobody knows."""
-        clips = self._clips.values()
-        planned = all(hasattr(clip, "plan") for clip in clips)
-        if not self._all_claimed or not planned or self._works.keys() - self._clips.keys():
-            return None
-        return [clip.left for clip in clips]
+    def _left(self) -> list[tuple[int, int] | None]:
+        """What is left of each clip, see `ClipWork.left`; with None if there may be others."""
+        if not self._all_claimed or self._works.keys() - self._clips.keys():
+            return [None]
+        return [clip.left for clip in self._clips.values()]
 
     def _steps(self, clip: ClipWork, work: WindowWork) -> Callable[[str, int, int], None]:
         """Passes a device's progress on, counted in windows of the clip."""

@@ -46,8 +46,8 @@ class OnCpu(Protocol):
 
 
 # What is left to translate, by clip: key frames times pixels, and the frames times pixels that are
-# to be propagated after that. None: it is not known.
-Outlook = Callable[[], Sequence[tuple[float, float]] | None]
+# to be propagated after that. None: it is not known of one.
+Outlook = Callable[[], Sequence[tuple[float, float] | None]]
 
 
 class Propagation:
@@ -82,7 +82,7 @@ class Propagation:
         self.side = side
         self.rates = Rates()
         self.shares = {each: Share() for each in SIDES}
-        self.outlook: Outlook = lambda: None
+        self.outlook: Outlook = lambda: [None]
         self._devices = devices
         self._runner = runner
         self._cores = min(cores, limit or cores)
@@ -363,9 +363,10 @@ class Propagation:
 
     def _devices_need(self) -> float:
         """Seconds until the devices would have done everything; infinite where nobody knows."""
-        clips = self.outlook()
+        known = self.outlook()
+        clips = [left for left in known if left is not None]
         count = sum(device.is_gpu and device.worker.ready for device in self._devices.all)
-        if clips is None or count == 0:
+        if len(clips) < len(known) or count == 0:
             return math.inf
         amounts = [each.amount for each in self._waiting if self._for_devices(each)]
         to_come = sum(frames for _, frames in clips)

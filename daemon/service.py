@@ -292,11 +292,12 @@ class Service:
         self, state: JobState | None, limit: int, before: int | None, clip: str | None
     ) -> Sequence[JobRecord]:
         """The newest first; those before a number, those of clips that may be meant by a name."""
-        return await asyncio.to_thread(self.store.jobs, state, limit, before, clip)
+        found = await asyncio.to_thread(self.store.jobs, state, limit, before, clip)
+        return [self.pipeline.known(record) for record in found]
 
     async def job(self, id: int) -> JobRecord:
         """One job; KeyError where there is none."""
-        return await asyncio.to_thread(self.store.get, id)
+        return self.pipeline.known(await asyncio.to_thread(self.store.get, id))
 
     async def submit(self, name: str, priority: int | None) -> JobRecord:
         """Take a clip of the inbox that is complete."""

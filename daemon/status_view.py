@@ -80,6 +80,7 @@ def job_view(job: Mapping[str, Any]) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     windows = f"{job['windows_done']} of {job['windows']} done" if job["windows"] else ""
+    propagated = job.get("propagated", {})
     for title, value in (
         ("job", job["id"]),
         ("clip", job["clip"]),
@@ -95,6 +96,7 @@ def job_view(job: Mapping[str, Any]) -> RenderableType:
         ("priority", job["priority"]),
         ("attempts", job["attempts"]),
         ("windows", windows),
+        ("propagated", ", ".join(f"{n} frames by {side}" for side, n in propagated.items() if n)),
         ("worked on", span(job["seconds"]) if job["seconds"] else ""),
         ("added", _when(job["created"])),
         ("begun", _when(job["claimed"])),

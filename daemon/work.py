@@ -96,11 +96,14 @@ class ClipWork:
         return keys * height * width
 
     @property
-    def left(self) -> tuple[int, int]:
+    def left(self) -> tuple[int, int] | None:
         """What is left to translate, and to propagate after that, each in frames times pixels.
 
-        Of many windows the last ones: it is told to know how soon all will be done.
+        Of many windows the last ones: it is told to know how soon all will be done. None while it
+        is not planned.
         """
+        if not hasattr(self, "plan"):
+            return None
         keys = between = 0
         done = self.published | self.translated | self.batches.keys()
         batches = self.plan.batches

@@ -276,7 +276,7 @@ class TestEnd:
 
         run(test())
 
-    @pytest.mark.parametrize("left", [None, [(100 * 64 * 64, 0)], [(0, 1e9)]])
+    @pytest.mark.parametrize("left", [[None], [(100 * 64 * 64, 0)], [(0, 1e9)]])
     def test_cores_begin_while_more_comes(self, left: Any) -> None:
         async def test() -> None:
             house = House()

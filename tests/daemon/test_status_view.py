@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,10 +99,12 @@ def test_jobs() -> None:
 
 def test_job() -> None:
     job = record(3, "b.mp4", state=JobState.FAILED, reason="why", windows_done=2, windows=9)
+    job = replace(job, propagated={"cpu": 40, "gpu": 9})
     shown = [line.split(maxsplit=1) for line in lines(job_view(job.to_json()))]
     assert ["clip", "/inbox/b.mp4"] in shown
     assert ["windows", "2 of 9 done"] in shown
     assert ["reason", "why"] in shown
+    assert ["propagated", "40 frames by cpu, 9 frames by gpu"] in shown
     assert not any(title == "ended" for title, _ in shown)
 
 

@@ -1,14 +1,18 @@
-"""Who draws a window's control maps."""
+"""Who draws a window's control maps; what is left of a clip."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from daemon.config import Layer, merge
 from daemon.work import MapTask, WindowWork
+from fresco_core.keyframes import Batch
 from io_pipeline.blocks import Block
 from io_pipeline.window import BY_CPU, BY_DEVICE, Window
+from tests.daemon.shops import clip_work
 
 WINDOW = Window(0, 1, 0, (0, 4, 8), 64, 64, 5, controls=1, flows=False)
 WITHOUT = Window(0, 1, 0, (0, 4, 8), 64, 64, 5, controls=0, flows=False)
@@ -110,3 +114,30 @@ def test_without_control_or_without_drawings() -> None:
             assert await WindowWork(WINDOW, block).maps_for(True) == (BY_DEVICE,) * 3
 
     run(test())
+
+
+class TestLeft:
+    def clip(self, batches: Sequence[Batch]) -> Any:
+        clip: Any = clip_work()
+        clip.plan = SimpleNamespace(batches=batches, working_size=(4, 8))
+        return clip
+
+    def test_is_what_windows_are_made_of(self) -> None:
+        clip = self.clip((Batch((0, 5, 10)), Batch((15, 20)), Batch((25, 27))))
+        assert clip.left == (7 * 32, 21 * 32)
+        clip.batches[0] = ()
+        assert clip.left == (4 * 32, 13 * 32)
+        clip.translated = frozenset({1})
+        assert clip.left == (2 * 32, 5 * 32)
+        clip.published = frozenset({2})
+        assert clip.left == (0, 0)
+
+    def test_nothing_is_propagated_for_key_frames_alone(self) -> None:
+        clip = self.clip((Batch((0, 5, 10)),))
+        clip.settings = merge(Layer("test", {"output.frames": "keys"}))
+        assert clip.left == (3 * 32, 0)
+
+    def test_nobody_knows_before_it_is_planned(self) -> None:
+        clip = clip_work()
+        del clip.plan
+        assert clip.left is None
