@@ -1,13 +1,14 @@
 """Time and memory of key frame batches on a GPU, by part.
 
     python -m benchmarks.keyframe_batch [--clip FILE] [--size 512x512] [--batch 8] [--runs 5]
-        [--folder DIR] [--plain] [--json FILE]
+        [--folder DIR] [--plain] [--json FILE] [--trace FILE]
 
 Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR: speed does not depend on
 them) and translates a first and a later batch with the published settings, all constraints on.
 Flows by DIS and saliency by motion are found before, as the CPU pool does; their core seconds are
 printed beside. Prints the median of the runs; parts are those of the device's own clock and lie
-within one another as the indentation says.
+within one another as the indentation says. `--trace` writes one more later batch's kernels, for
+chrome://tracing or ui.perfetto.dev.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.device_memory import load_large_model, part, scene
 from fresco_core.batch import Carry, KeyFrameBatch, Matched
@@ -145,6 +147,7 @@ def main() -> None:
     parser.add_argument("--flow", default="dis")
     parser.add_argument("--plain", action="store_true", help="without the project's own kernels")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--trace", type=Path)
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
     count = arguments.batch
@@ -179,6 +182,12 @@ def main() -> None:
         unit = "" if name == "peak GiB" else " s"
         cells = (f"{column[name]:.3f}{unit}" for column in columns.values())
         print(f"| {name} | " + " | ".join(cells) + " |")
+    if arguments.trace:
+        batch = matched(others[0], carry) if ahead else others[0]
+        with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+            translator.translate(batch, carry)
+            torch.cuda.synchronize()
+        recorded.export_chrome_trace(str(arguments.trace))
     if arguments.json:
         arguments.json.write_text(json.dumps(columns, indent=1))
 

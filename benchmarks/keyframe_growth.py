@@ -1,7 +1,7 @@
 """How time and memory of a key frame batch grow with its size and that of the pictures, on a GPU.
 
     python -m benchmarks.keyframe_growth [--sizes 384x384,512x512] [--batches 3,8,16] [--folder DIR]
-        [--plot FILE] [--json FILE]
+        [--runs 3] [--plot FILE] [--json FILE]
 
 Later batches of a scene that pans, all constraints on, as `keyframe_batch` makes them: every batch
 size at 512x512, and every size of pictures with batches of 8. The two batches that warm up tell
@@ -24,16 +24,15 @@ from fresco_core.translator import FrescoTranslator
 
 SIZES = "384x384,512x512,896x512,640x640,768x768,1024x1024"
 BATCHES = "3,4,6,8,12,16"
-RUNS = 3
 USUAL = "512x512", 8
 
 Figures = dict[str, float]
 
 
-def measured(translator: FrescoTranslator, size: str, count: int) -> Figures | None:
+def measured(translator: FrescoTranslator, size: str, count: int, runs: int) -> Figures | None:
     """Seconds of a new size's first batches and of later ones, GiB; None: not enough memory."""
     width, height = map(int, size.split("x"))
-    wholes = [scene(2 * count - 2, width, height, seed) for seed in range(RUNS + 1)]
+    wholes = [scene(2 * count - 2, width, height, seed) for seed in range(runs + 1)]
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     seconds = []
@@ -98,6 +97,7 @@ def main() -> None:
     parser.add_argument("--sizes", default=SIZES)
     parser.add_argument("--batches", default=BATCHES)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -107,10 +107,11 @@ def main() -> None:
     by_size: dict[str, Figures | None] = {}
     by_batch: dict[str, Figures | None] = {}
     for size in arguments.sizes.split(","):
-        by_size[size] = measured(translator, size, USUAL[1])
+        by_size[size] = measured(translator, size, USUAL[1], arguments.runs)
         print(size, by_size[size], flush=True)
     for count in arguments.batches.split(","):
-        by_batch[count] = measured(translator, USUAL[0], int(count))
+        usual = by_size.get(USUAL[0]) if int(count) == USUAL[1] else None
+        by_batch[count] = usual or measured(translator, USUAL[0], int(count), arguments.runs)
         print(count, by_batch[count], flush=True)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     print(table(by_batch, "batch, 512x512"), table(by_size, "size, batch 8"), sep="\n\n")
