@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.simulated import Durations
+from benchmarks.simulated_sides import sides
 from benchmarks.simulation import (
     GPUS,
     HOST,
@@ -283,7 +284,14 @@ def percent(figure: float) -> str:
     return f"{100 * figure:.1f} %"
 
 
-QUESTIONS = {"devices": devices, "cpus": cpus, "latency": latency, "memory": memory, "queue": queue}
+QUESTIONS = {
+    "devices": devices,
+    "cpus": cpus,
+    "latency": latency,
+    "memory": memory,
+    "queue": queue,
+    "sides": sides,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from io_pipeline.tasks import (
     OpenClip,
     PlanClip,
     PropagateSegment,
+    PropagateSegments,
     PublishClip,
     PublishWindow,
     ReadWindow,
@@ -55,6 +56,8 @@ class Durations:
         key_frame: a key frame, in a window: 17.06 s for 6.
         run: one patch-matching run: one frame, one direction.
         frame: an in-between frame's guides, selection and blending.
+        device_run: a run on a device that is full.
+        device_spare: what a device takes for a few segments, it takes for so many more.
         publish: a frame.
         scale: all of them times this.
     """
@@ -65,6 +68,8 @@ class Durations:
     key_frame: float = 17.06 / 6
     run: float = 2.9
     frame: float = 0.25
+    device_run: float = 0.009
+    device_spare: int = 4
     publish: float = 0.03
     scale: float = 1.0
 
@@ -88,6 +93,10 @@ class Durations:
     def segment(self, between: int) -> float:
         """Seconds for a segment with so many frames between its key frames."""
         return between * (2 * self.run + self.frame)
+
+    def group(self, between: Sequence[int]) -> float:
+        """Seconds for segments with so many frames between, all at once on a device."""
+        return 2 * self.device_run * (sum(between) + self.device_spare * max(between))
 
 
 def write_clip(
@@ -216,7 +225,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class DeviceStage:
-    """Translates nothing."""
+    """Translates and propagates nothing."""
 
     name: str
     durations: Durations
@@ -235,8 +244,12 @@ class Device:
 
     def __call__(self, task: Any, blocks: Sequence[Block], report: Report) -> Any:
         """Hold the device as long as the key frames take."""
-        assert isinstance(task, TranslateWindow)
         durations = self._durations
+        if isinstance(task, PropagateSegments):
+            chosen = [task.window.segments[segment] for segment in task.segments]
+            durations.hold(durations.group([end - begin - 1 for begin, end in chosen]))
+            return None
+        assert isinstance(task, TranslateWindow)
         durations.hold(durations.device_map * task.maps.count(BY_DEVICE))
         durations.hold(
             durations.key_frame * len(task.window.key_numbers),

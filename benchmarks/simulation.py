@@ -104,13 +104,22 @@ class Simulation:
 
 @asynccontextmanager
 async def simulation(
-    folder: Path, durations: Durations, cores: int, memory: str = MEMORY
+    folder: Path,
+    durations: Durations,
+    cores: int,
+    memory: str = MEMORY,
+    *,
+    gpus: int | None = None,
+    host: int | None = None,
+    side: str = "cpu",
 ) -> AsyncIterator[Simulation]:
     """A workshop as `frescod run` opens it, its processes started.
 
-    ``durations`` are those on a host of `HOST` cores.
+    ``durations`` are those on a host of so many cores (None: `HOST`) and GPUs (None: `GPUS`);
+    ``side`` is to propagate.
     """
-    durations = durations.on_faster_cores((HOST - GPUS) / (cores - GPUS))
+    gpus, host = gpus or GPUS, host or HOST
+    durations = durations.on_faster_cores((host - gpus) / (cores - gpus))
     settings = merge(
         Layer(
             "simulation",
@@ -118,13 +127,14 @@ async def simulation(
                 "cpu.cores": cores,
                 "prefetch.memory": memory,
                 "key_frames.batch_size": BATCH_SIZE,
+                "propagation.device": side,
             },
         )
     )
     log = folder / "segments"
     log.touch()
     stages = SimpleNamespace(
-        devices=tuple(f"cuda:{i}" for i in range(GPUS)),
+        devices=tuple(f"cuda:{i}" for i in range(gpus)),
         reader=ReaderStage(durations, BATCH_SIZE),
         cpu=CpuStage(durations, log),
         device=lambda name: DeviceStage(name, durations),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import pipeline_sim, simulation
+from benchmarks import pipeline_sim, simulated_sides, simulation
 from benchmarks.pipeline_sim import Table
 from benchmarks.simulated import Durations, plan_clip, write_clip
 from benchmarks.simulation import allocated, frames_of, saturated, share
@@ -32,6 +32,24 @@ def test_all_that_devices_are_asked(
     assert "GPUs busy, first to last translation" in told
     assert "through sockets, a window" in told
     assert "fixed split" in told
+
+
+def test_who_propagates_is_asked(
+    small: SimpleNamespace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = simulated_sides.House(1, 4, 4, (1,))
+    monkeypatch.setattr(simulated_sides, "houses", lambda cores, size: [house])
+    small.scale = 0.01
+    asyncio.run(simulated_sides.sides(Table(), tmp_path, small))
+    told = capsys.readouterr().out
+    assert "1 GPU, 4 cores, a clip of one window" in told
+    of_side = {line.split(" | ")[0]: line for line in told.splitlines()}
+    assert "; 0% of the frames by GPUs" in of_side["| cpu"]
+    assert "; 100% of the frames by GPUs" in of_side["| gpu"]
+    assert "; 100% of the frames by GPUs" in of_side["| auto"]
 
 
 def test_a_clip_of_so_many_windows(tmp_path: Path) -> None:
