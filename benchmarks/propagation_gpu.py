@@ -188,7 +188,6 @@ def measure_segments(count: int, side: int, device: torch.device) -> dict[str, A
     with stopwatch(device) as stages:
         paint()
     frames = count * (FRAMES - 2)
-    expected = sum(map(footprint.of_segment, given)) + footprint.of_any((side, side))
     return {
         "segments": count,
         "side": side,
@@ -196,7 +195,7 @@ def measure_segments(count: int, side: int, device: torch.device) -> dict[str, A
         "ms_a_frame": 1000 * whole / frames,
         "stages_ms_a_run": {stage: 500 * stages[stage] / frames for stage in STAGES},
         "peak": taken,
-        "estimated": expected,
+        "estimated": footprint.of_batch(given),
     }
 
 

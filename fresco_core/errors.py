@@ -28,3 +28,7 @@ class ModelsError(FrescodError):
 
 class NoPictureError(FrescodError):
     """The networks produced NaN, infinity, or black where the input is not."""
+
+
+class KernelsError(FrescodError):
+    """A GPU kernel cannot be built on this machine, and nothing else can take its place."""

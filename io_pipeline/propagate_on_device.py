@@ -30,6 +30,7 @@ def propagate_segments(
 
     Raises:
         NoMemoryToPropagate: the device, or the task's ``memory``, is too small. Nothing is kept.
+        KernelsError: this machine cannot build what paints; the CPU has to do it from here on.
     """
     window = task.window
     chosen = [each for each in task.segments if _between(window, each) > 0]

@@ -25,7 +25,6 @@ from tests.fresco_core.propagation.scene import psnr, sliding, stylise
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-# Three pictures of the last size are done in two parts.
 SIZES = [(1, 7), (37, 50), (100, 140), (701, 899)]
 QUICK = PropagationOptions(votes=4)
 
@@ -71,6 +70,16 @@ def test_poisson_is_the_same_but_for_rounding(size: tuple[int, int]):
     target = many[2].float() - 128
     found = cuda.solve(*[a.cuda() for a in (target, *many[:2], mask)]).cpu()
     torch.testing.assert_close(found, cpu.solve(target, *many[:2], mask), rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize("side", [100, 256])
+def test_poisson_is_the_same_alone_and_together(side: int):
+    """Fourier transforms of 256 are not, if as many as there are go at once."""
+    many = [sent(pictures((side, side), channels=9)[..., 3 * i : 3 * i + 3]) for i in range(3)]
+    given = [each.cuda() for each in (many[2].float() - 128, *many[:2], many[0][..., 0] > 99)]
+    fusion = PoissonFusion(side, side, PropagationOptions(), torch.device("cuda"))
+    alone = torch.cat([fusion.solve(*[each[i : i + 1] for each in given]) for i in range(3)])
+    torch.testing.assert_close(fusion.solve(*given), alone, rtol=0, atol=0)
 
 
 def scene(count: int, height: int = 96, width: int = 120, step: tuple[int, int] = (2, 1)):
@@ -139,8 +148,7 @@ def taken(given: list[Segment]) -> int:
 def test_no_more_memory_is_taken_than_was_estimated(count: int):
     given = [scene(5, 512, 640)] * count
     paint_segments([scene(3)], QUICK, "cuda")  # tables
-    expected = sum(footprint.of_segment(segment) for segment in given)
-    expected += footprint.of_any(given[0].size)
+    expected = footprint.of_batch(given)
     assert expected / 4 < taken(given) + footprint.TABLES < expected
 
 

@@ -50,6 +50,8 @@ def paint_segments(
         ValueError: options that are `unsupported`.
         torch.OutOfMemoryError: the device, or ``memory``, has not enough even for one segment.
             What was taken has been freed.
+        KernelsError: the synthesis cannot be built here (no Triton, no C compiler), and will not be
+            by trying again.
     """
     reason = unsupported(options)
     if reason is not None:

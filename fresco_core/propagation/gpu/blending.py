@@ -26,8 +26,8 @@ def merge(
     options: PropagationOptions,
     fusion: PoissonFusion | None,
     on_frame: Callable[[], None],
-) -> list[Tensor]:
-    """The frames between of each block, uint8 (N,H,W,C).
+) -> Tensor:
+    """The frames between of all blocks, one block after the other, uint8 (K,H,W,C).
 
     ``results`` as of `fresco_core.propagation.gpu.chains.propagate_keys`, for the same blocks;
     ``fusion`` where the options ask for it.
@@ -47,7 +47,7 @@ def merge(
     merged_KHWC = in_parts(merged, first_KHWC, second_KHWC, masks_KHW, weights_K)
     for _ in merged_KHWC:
         on_frame()
-    return list(merged_KHWC.split([block.between for block in blocks]))
+    return merged_KHWC
 
 
 def _masks(blocks: Sequence[Block], results: Sequence[Syntheses]) -> list[Tensor]:

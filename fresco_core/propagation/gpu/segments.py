@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fresco_core.propagation.gpu import footprint
+from fresco_core.propagation.gpu import building, footprint
 from fresco_core.propagation.gpu.blending import merge
 from fresco_core.propagation.gpu.block import Block
 from fresco_core.propagation.gpu.chains import propagate_keys
@@ -46,12 +47,17 @@ def paint(
             )
         return [results[i] for i in range(len(segments))]
     except torch.OutOfMemoryError as error:
-        reason = str(error)
+        told: Exception = torch.OutOfMemoryError(str(error))
+    except Exception as error:
+        unbuilt = building.failure(error)
+        if unbuilt is None:
+            raise
+        told = unbuilt
     # Only here: the error that was caught held all that its callers had taken.
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.empty_cache()
-    raise torch.OutOfMemoryError(reason)
+    raise told
 
 
 def _paint_batch(
@@ -66,7 +72,15 @@ def _paint_batch(
     blocks = [Block.of(segment, options.timing, device) for segment in segments]
     fusion = PoissonFusion(*segments[0].size, options, device) if options.poisson else None
     results = propagate_keys(blocks, options, tell)
-    return [frames.cpu().numpy() for frames in merge(blocks, results, options, fusion, tell)]
+    merged_KHWC = _received(merge(blocks, results, options, fusion, tell))
+    return [each.numpy() for each in merged_KHWC.split([block.between for block in blocks])]
+
+
+def _received(pictures: Tensor) -> Tensor:
+    """In memory that the device writes to by itself, four times as quickly."""
+    if not pictures.is_cuda:
+        return pictures
+    return torch.empty(pictures.shape, dtype=pictures.dtype, pin_memory=True).copy_(pictures)
 
 
 def batches(segments: Sequence[Segment], memory: int | None) -> Iterator[list[int]]:
@@ -77,25 +91,22 @@ def batches(segments: Sequence[Segment], memory: int | None) -> Iterator[list[in
     numbers = [i for i, segment in enumerate(segments) if segment.between]
     numbers.sort(key=lambda i: (segments[i].size, -segments[i].between))
     batch: list[int] = []
-    taken = 0
     for i in numbers:
         segment = segments[i]
-        needed = footprint.of_segment(segment)
         if batch and segments[batch[0]].size != segment.size:
             yield batch
-            batch, taken = [], 0
+            batch = []
         if memory is not None:
-            room = memory - footprint.of_any(segment.size)
-            if needed > room:
+            needed = footprint.of_batch([segment])
+            if needed > memory:
                 raise torch.OutOfMemoryError(
                     f"a segment of {segment.between + 2} frames of {segment.size[1]}x"
-                    f"{segment.size[0]} needs {(memory - room + needed) / 2**20:.0f} MiB of the "
-                    f"device, more than the {memory / 2**20:.0f} MiB that propagation may use"
+                    f"{segment.size[0]} needs {needed / 2**20:.0f} MiB of the device, more than "
+                    f"the {memory / 2**20:.0f} MiB that propagation may use"
                 )
-            if taken + needed > room:
+            if footprint.of_batch([segments[j] for j in [*batch, i]]) > memory:
                 yield batch
-                batch, taken = [], 0
+                batch = []
         batch.append(i)
-        taken += needed
     if batch:
         yield batch

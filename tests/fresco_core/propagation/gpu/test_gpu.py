@@ -26,6 +26,14 @@ def test_the_published_form_is_the_cpus():
     assert unsupported(PropagationOptions.published())
 
 
+def test_a_process_of_a_device_does_without_numba():
+    code = (
+        "import sys; from fresco_core.propagation.gpu import segments\n"
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_whoever_only_asks_needs_no_torch():
     code = (
         "import sys; from fresco_core.propagation.gpu import Segment, unsupported\n"

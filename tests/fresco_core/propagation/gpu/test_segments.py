@@ -1,12 +1,16 @@
 """Segments painted together against `propagate`, one by one."""
 
+import gc
+import weakref
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from fresco_core.errors import KernelsError
 from fresco_core.propagation import PropagationOptions, propagate
 from fresco_core.propagation.gpu import Segment, chains, footprint, paint_segments, segments
 from fresco_core.propagation.painter import Painter
@@ -139,11 +143,19 @@ def test_those_of_a_size_go_together_the_longest_first():
 
 def test_no_more_go_together_than_memory_holds():
     given = of((2, 16), (2, 16), (2, 16))
-    one, shared = footprint.of_segment(given[0]), footprint.of_any((16, 16))
-    assert list(segments.batches(given, shared + 2 * one)) == [[0, 1], [2]]
-    assert list(segments.batches(given, shared + one)) == [[0], [1], [2]]
+    one, two = (footprint.of_batch(given[:count]) for count in (1, 2))
+    assert list(segments.batches(given, two)) == [[0, 1], [2]]
+    assert list(segments.batches(given, two - 1)) == [[0], [1], [2]]
     with pytest.raises(torch.OutOfMemoryError, match=r"4 frames of 16x16 needs .* MiB"):
-        list(segments.batches(given, shared + one - 1))
+        list(segments.batches(given, one - 1))
+
+
+def test_what_is_taken_for_a_moment_is_bounded():
+    (one,) = of((2, 1024))
+    many = footprint.PART_PIXELS // (2 * 1024 * 16)
+    taken = [footprint.of_batch([one] * count) for count in (many, many + 1)]
+    assert taken[1] - taken[0] == footprint.of_segment(one)
+    assert footprint.of_batch([one] * 2) - footprint.of_batch([one]) > footprint.of_segment(one)
 
 
 def test_longer_and_larger_segments_take_more():
@@ -155,21 +167,73 @@ def test_longer_and_larger_segments_take_more():
 
 def test_out_of_memory_frees_what_was_taken(monkeypatch: pytest.MonkeyPatch):
     """The error holds on to no tensor of those that called."""
-    import gc
-    import weakref
 
-    taken = []
-
-    def exhausted(blocks, *_):
-        taken.extend(weakref.ref(block.frames_THWC) for block in blocks)
+    def exhausted() -> None:
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr(segments, "propagate_keys", exhausted)
+    assert str(freed(monkeypatch, exhausted, torch.OutOfMemoryError)) == "no memory left"
+
+
+def within_triton(kind: type[Exception], text: str) -> Callable[[], None]:
+    """A function of a module of Triton that raises this."""
+    names = {"__name__": "triton.runtime.build", "kind": kind, "text": text}
+    exec("def build():\n    raise kind(text)", names)
+    return names["build"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "shown"),
+    [
+        (RuntimeError, "Failed to find C compiler.\nPlease specify one", "compiler. Please"),
+        (OSError, "", "OSError"),
+    ],
+)
+def test_kernels_that_cannot_be_built(
+    kind: type[Exception], text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+):
+    told = str(freed(monkeypatch, within_triton(kind, text), KernelsError))
+    assert shown in told
+    assert "frescod doctor" in told
+    assert "\n" not in told
+
+
+def test_without_triton(monkeypatch: pytest.MonkeyPatch):
+    def absent() -> None:
+        raise ModuleNotFoundError("No module named 'triton'")
+
+    assert "named 'triton'" in str(freed(monkeypatch, absent, KernelsError))
+
+
+def test_other_errors_are_not_the_kernels(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(segments, "propagate_keys", fail)
+    with pytest.raises(RuntimeError, match="launch failure"):
+        paint_segments([GIVEN[0]], QUICK, "cpu")
+    launch = within_triton(RuntimeError, "Triton Error [CUDA]: an illegal memory access")
+    monkeypatch.setattr(segments, "propagate_keys", lambda *_: launch())
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        paint_segments([GIVEN[0]], QUICK, "cpu")
+
+
+def freed(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None], kind: type[Exception]
+) -> Exception:
+    """The error that arrives when painting fails so; it holds none of what was taken."""
+    taken = []
+
+    def painted(blocks, *_):
+        taken.extend(weakref.ref(block.frames_THWC) for block in blocks)
+        fail()
+
+    monkeypatch.setattr(segments, "propagate_keys", painted)
     gc.disable()
     try:
-        with pytest.raises(torch.OutOfMemoryError, match="no memory left") as caught:
+        with pytest.raises(kind) as caught:
             paint_segments([GIVEN[0]], QUICK, "cpu")
         assert [reference() for reference in taken] == [None]
         assert caught.value.__context__ is None
     finally:
         gc.enable()
+    return caught.value
