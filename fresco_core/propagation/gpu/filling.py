@@ -29,10 +29,11 @@ def fill(pictures_KHWC: Tensor, holes_KHW: Tensor) -> Tensor:
     levels = [_halve(torch.cat([pictures_KHWC, known], -1).float())]
     while max(levels[-1].shape[1:3]) > 1:
         levels.append(_halve(levels[-1]))
-    filled = levels.pop()[..., :-1]
+    channels = pictures_KHWC.shape[3]
+    filled = levels.pop().narrow(3, 0, channels)
     for level in reversed(levels):
-        filled = _enlarge(filled, level.shape[1], level.shape[2])
-        filled = torch.where(level[..., -1:] > 0, level[..., :-1], filled)
+        value, share = level.split([channels, 1], 3)
+        filled = torch.where(share > 0, value, _enlarge(filled, level.shape[1], level.shape[2]))
     return torch.where(known, pictures_KHWC, _enlarge(filled, height, width).to(torch.uint8))
 
 
@@ -41,10 +42,10 @@ def _halve(fine_KHWD: Tensor) -> Tensor:
     height, width = fine_KHWD.shape[1:3]
     if height % 2 or width % 2:
         fine_KHWD = functional.pad(fine_KHWD, (0, 0, 0, width % 2, 0, height % 2))
-    upper, lower = fine_KHWD[:, ::2], fine_KHWD[:, 1::2]
-    total = upper[:, :, ::2] + upper[:, :, 1::2]
-    total.add_(lower[:, :, ::2]).add_(lower[:, :, 1::2])
-    return total.div_(total[..., -1:].clamp(min=1))
+    left, right = fine_KHWD.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).unbind(4)
+    (upper_left, lower_left), (upper_right, lower_right) = left.unbind(2), right.unbind(2)
+    total = (upper_left + upper_right).add_(lower_left).add_(lower_right)
+    return total.div_(total.narrow(3, -1, 1).clamp(min=1))
 
 
 def _enlarge(coarse_KHWC: Tensor, height: int, width: int) -> Tensor:
@@ -55,7 +56,9 @@ def _enlarge(coarse_KHWC: Tensor, height: int, width: int) -> Tensor:
         near = (0.75 * coarse_KHWC).unsqueeze(dim + 1)
         # A quarter is exact: however it is added, the sum is rounded once.
         enlarged = torch.add(near, beside.unflatten(dim, (count, 2)), alpha=0.25)
-        coarse_KHWC = enlarged.flatten(dim, dim + 1).narrow(dim, 0, side)
+        coarse_KHWC = enlarged.flatten(dim, dim + 1)
+        if side < 2 * count:
+            coarse_KHWC = coarse_KHWC.narrow(dim, 0, side)
     return coarse_KHWC
 
 
