@@ -8,13 +8,15 @@ them) and translates a first and a later batch with the published settings, all 
 Flows by DIS and saliency by motion are found before, as the CPU pool does; their core seconds are
 printed beside. Prints the median of the runs; parts are those of the device's own clock and lie
 within one another as the indentation says. `--trace` writes one more later batch's kernels, for
-chrome://tracing or ui.perfetto.dev.
+chrome://tracing or ui.perfetto.dev (FILE.json.gz).
 """
 
 import argparse
+import gzip
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -137,6 +139,29 @@ def measure(
     return medians | {"peak GiB": torch.cuda.max_memory_reserved() / GIB}
 
 
+def write_kernels(trace: dict[str, Any], to: Path) -> None:
+    """What ran on the device, in the trace event format, compressed: times from the first on."""
+    events = [
+        event
+        for event in trace["traceEvents"]
+        if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
+    ]
+    begin = min(event["ts"] for event in events)
+    kept = [
+        {
+            "ph": "X",
+            "name": event["name"][:100],
+            "pid": 0,
+            "tid": 0,
+            "ts": round(event["ts"] - begin, 1),
+            "dur": round(event["dur"], 1),
+        }
+        for event in sorted(events, key=lambda event: event["ts"])
+    ]
+    with gzip.GzipFile(to, "wb", mtime=0) as file:
+        file.write(json.dumps({"traceEvents": kept}, separators=(",", ":")).encode())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clip", type=Path)
@@ -187,7 +212,9 @@ def main() -> None:
         with profile(activities=[ProfilerActivity.CUDA]) as recorded:
             translator.translate(batch, carry)
             torch.cuda.synchronize()
-        recorded.export_chrome_trace(str(arguments.trace))
+        with tempfile.NamedTemporaryFile(suffix=".json") as whole_trace:
+            recorded.export_chrome_trace(whole_trace.name)
+            write_kernels(json.loads(Path(whole_trace.name).read_text()), arguments.trace)
     if arguments.json:
         arguments.json.write_text(json.dumps(columns, indent=1))
 

@@ -5,7 +5,7 @@
 Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR) and translates one batch
 with all constraints on, and with all but the feature optimisation: in float32 and half precision,
 plainly and with the project's kernels (what GPUs do by default is half precision with kernels), and
-in float32 with noise that differs by a millionth, which tells how far chance carries results apart.
+in float32 with noise that is off by a little, which tells how far chance carries results apart.
 Prints the PSNR of the key frames to float32, plain, and the losses that the feature optimisation
 reaches from the same features.
 """
@@ -36,15 +36,20 @@ from fresco_core.options import TranslationOptions
 from fresco_core.sampling import SeededNoise, to_uint8
 from fresco_core.translator import FrescoTranslator
 
-PERTURBATION = 1e-6
+# A small one, and what half precision rounds by.
+PERTURBATIONS = 1e-6, 2.0**-11
 
 
 class PerturbedNoise(SeededNoise):
-    """`SeededNoise` whose latents are off by about `PERTURBATION`."""
+    """`SeededNoise` whose latents are off by so much."""
+
+    def __init__(self, seed: int, off: float) -> None:
+        super().__init__(seed)
+        self._off = off
 
     def latent(self, shape: tuple[int, ...]) -> torch.Tensor:
         """See `Noise.latent`."""
-        return super().latent(shape) + PERTURBATION * torch.randn(shape)
+        return super().latent(shape) + self._off * torch.randn(shape)
 
 
 ALL = "all constraints"
@@ -139,9 +144,10 @@ def main() -> None:
                 translator = translator_of(models, constraints, kernels=path == "kernels")
                 name = f"{precision}, {path}"
                 found[name, constraints] = key_frames_by(translator, batch, SeededNoise(0))
-                if name == "float32, plain":
-                    name = f"{name}, noise off by {PERTURBATION:g}"
-                    found[name, constraints] = key_frames_by(translator, batch, PerturbedNoise(0))
+                for off in PERTURBATIONS if name == "float32, plain" else ():
+                    found[f"{name}, noise off by {off:.1e}", constraints] = key_frames_by(
+                        translator, batch, PerturbedNoise(0, off)
+                    )
                 del translator
 
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
