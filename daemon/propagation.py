@@ -231,6 +231,12 @@ class Propagation:
         return fits and segment.begun is None and not self._off
 
     async def _by_device(self, device: Device, group: Sequence[Segment]) -> None:
+        wanted = [segment for segment in group if not segment.done.done()]
+        if len(wanted) < len(group):  # given up since, and perhaps the block
+            self._devices.take_back(device)
+            for segment in wanted:
+                self._wait(segment)
+            return self.look()
         clip, work = group[0].clip, group[0].work
         task = PropagateSegments(
             work.window,
@@ -289,17 +295,15 @@ class Propagation:
                 )
                 self._on_warning(clip, text, Action.WARNING)
             return
-        if isinstance(failure, WorkerDied | FatalError):
-            self._deaths -= 1
-            await self._charge(clip, device, failure, "the CPU propagates what it had")
-            why = "too many processes died of it"
-        else:
-            why = f"{device.name}: {failure}"
-            self._deaths = 0
+        died = isinstance(failure, WorkerDied | FatalError)
+        self._deaths -= 1 if died else self._deaths
+        why = "too many processes died of it" if died else f"{device.name}: {failure}"
         if self._deaths <= 0 and not self._given_up:
             self._given_up = True
             text = f"from here on the CPU alone propagates: {why}"
             self._on_warning(clip, text, Action.WARNING)
+        if died:
+            await self._charge(clip, device, failure, "the CPU propagates what it had")
 
     # --- what cores do ---------------------------------------------------------------------------
 

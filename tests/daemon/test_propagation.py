@@ -498,6 +498,24 @@ class TestLent:
 
         run(test())
 
+    def test_a_clip_that_is_given_up_at_once_is_not_begun(self) -> None:
+        async def test() -> None:
+            house = House(side="gpu")
+            await house.up()
+            house.device.translating = True
+            work = await house.propagate()
+            house.device.translating = False
+            house.propagation.look()
+            assert house.device.lent
+            for task in house.tasks:
+                task.cancel()
+            work.block.close()
+            await turns(6)
+            assert not house.worker.tasks
+            assert house.devices.is_free(house.device)
+
+        run(test())
+
     def test_a_clip_that_is_given_up_has_its_block_used_to_the_end(self) -> None:
         async def test() -> None:
             house = House(side="gpu")
