@@ -145,15 +145,11 @@ class BatchPainter:
         engine.show(scene, -1)
         engine.measure(scene)
         far = round(effort.far * 256)
-        pixels = 256 * scene.field_BN.shape[1]
         for number in range(effort.votes):
             for turn in range(effort.sweeps):
-                engine.cover(scene)
-                mean_B = scene.total_B * far // pixels
-                limit_B = mean_B if far else torch.full_like(mean_B, -1)
+                engine.cover(scene, far)
                 engine.sweep(
                     scene,
-                    limit_B,
                     chance.key(key, number * effort.sweeps + turn),
                     STEPS[turn % len(STEPS)],
                     Turn(again=turn > 0, fresh=turn == 0 and number > 0),
@@ -211,7 +207,7 @@ class BatchPainter:
             active_BN=room(batch, pixels, dtype=torch.uint8),
             count_BM=room(batch, covered),
             coverage_BM=room(batch, covered),
-            strip_BM=room(batch, covered),
+            limit_B=room(batch, dtype=torch.int64),
         )
 
 

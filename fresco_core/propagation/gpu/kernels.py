@@ -12,10 +12,10 @@ import os
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from fresco_core.propagation.gpu import chance, twin, words
 from fresco_core.propagation.gpu.scene import ENTRY, Scene, Turn
+from fresco_core.propagation.level_sizes import Size
 
 PLAIN = os.environ.get("TRITON_INTERPRET") == "1"
 """Triton's interpreter knows no instructions of the device, and takes its time for each program."""
@@ -314,17 +314,27 @@ def _spread(
     tl.store(active + start + y * width + x, found.to(tl.uint8), inside)
 
 
-@triton.jit(do_not_specialize=["size", "side", "stride"])
-def _tent(values, out, size, side, stride, P: tl.constexpr, FLAT: tl.constexpr):
-    """Sums along one axis, of ``side`` values ``stride`` apart."""
-    at = tl.program_id(0).to(tl.int64) * FLAT + tl.arange(0, FLAT)
-    inside = at < size
-    place = at // stride % side
-    sums = tl.zeros((FLAT,), tl.int32)
-    for step in tl.static_range(1 - P, P):
-        there = inside & (place + step >= 0) & (place + step < side)
-        sums += (P - tl.abs(step)) * tl.load(values + at + step * stride, there, 0)
-    tl.store(out + at, sums, inside)
+@triton.jit(do_not_specialize=["height", "width", "pixels", "far"])
+def _cover(
+    count, coverage, total, limit, height, width, pixels, far,
+    P: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr,
+):  # fmt: skip
+    slot = tl.program_id(1).to(tl.int64)
+    start = slot * height * width
+    y, x, inside = _pixels(height, width, TILE_H, TILE_W)
+    sums = tl.zeros((TILE_H * TILE_W,), tl.int32)
+    for dy in range(1 - P, P):
+        row = inside & (y + dy >= 0) & (y + dy < height)
+        strip = tl.zeros((TILE_H * TILE_W,), tl.int32)
+        for dx in tl.static_range(1 - P, P):
+            there = row & (x + dx >= 0) & (x + dx < width)
+            used = tl.load(count + start + (y + dy) * width + x + dx, there, 0)
+            strip += (P - tl.abs(dx)) * used
+        sums += (P - tl.abs(dy)) * strip
+    tl.store(coverage + start + y * width + x, sums, inside)
+    if tl.program_id(0) == 0:
+        mean = tl.load(total + slot) * far // (tl.full((), 256, tl.int64) * pixels)
+        tl.store(limit + slot, tl.where(far == 0, -1, mean))
 
 
 def vote(scene: Scene) -> None:
@@ -354,15 +364,14 @@ def count(scene: Scene) -> None:
     twin.count(scene)
 
 
-def cover(scene: Scene) -> None:
-    """Sum the counts over what overlaps each source patch."""
-    size = scene.count_BM.numel()
-    height, width = scene.source_size
-    for values, out, side, stride in (
-        (scene.count_BM, scene.strip_BM, width, 1),
-        (scene.strip_BM, scene.coverage_BM, height, width),
-    ):
-        _tent[(triton.cdiv(size, FLAT),)](values, out, size, side, stride, scene.patch, FLAT)
+def cover(scene: Scene, far: int) -> None:
+    """Sum the counts over what overlaps each source patch; renew the limits, which are ``far``
+    256ths of the mean costs, or -1 where that is 0.
+    """
+    _cover[_tiles(scene, WIDE_H, WIDE_W, scene.source_size)](
+        scene.count_BM, scene.coverage_BM, scene.total_B, scene.limit_B, *scene.source_size,
+        scene.field_BN.shape[1], far, scene.patch, WIDE_H, WIDE_W,
+    )  # fmt: skip
 
 
 def measure(scene: Scene) -> None:
@@ -376,15 +385,15 @@ def measure(scene: Scene) -> None:
     torch.sum(scene.cost_BN, 1, out=scene.total_B)
 
 
-def sweep(scene: Scene, limit_B: Tensor, key: int, steps: tuple[int, ...], turn: Turn) -> None:
+def sweep(scene: Scene, key: int, steps: tuple[int, ...], turn: Turn) -> None:
     """One search over the active pixels; entries, costs, counts and sums are renewed."""
     widest = max(scene.source_size) // 2
     _sweep[_tiles(scene, TILE_H, TILE_W)](
         scene.source_KMD, scene.target_BND, scene.field_BN, scene.next_BN, scene.cost_BN,
-        scene.count_BM, scene.coverage_BM, scene.active_BN, limit_B, scene.total_B, scene.chain_B,
-        scene.table_3D, *scene.size, *scene.source_size, scene.penalty, words.signed(key),
-        -1 if turn.fresh else 0, 4 * len(steps), widest.bit_length(), widest, steps[0], steps[-1],
-        int(turn.again),
+        scene.count_BM, scene.coverage_BM, scene.active_BN, scene.limit_B, scene.total_B,
+        scene.chain_B, scene.table_3D, *scene.size, *scene.source_size, scene.penalty,
+        words.signed(key), -1 if turn.fresh else 0, 4 * len(steps), widest.bit_length(), widest,
+        steps[0], steps[-1], int(turn.again),
         scene.patch, scene.words.depth, scene.words.mixed, EXIT, TILE_H, TILE_W, PLAIN,
         num_warps=WARPS,
     )  # fmt: skip
@@ -395,6 +404,7 @@ EXIT = 2
 """Rows after which a patch is given up that costs too much already."""
 
 
-def _tiles(scene: Scene, height: int, width: int) -> tuple[int, int]:
-    rows, columns = triton.cdiv(scene.size[0], height), triton.cdiv(scene.size[1], width)
+def _tiles(scene: Scene, height: int, width: int, size: Size | None = None) -> tuple[int, int]:
+    size = size or scene.size
+    rows, columns = triton.cdiv(size[0], height), triton.cdiv(size[1], width)
     return rows * columns, len(scene.chain_B)

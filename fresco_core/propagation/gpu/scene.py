@@ -33,7 +33,8 @@ class Scene:
     ``cost_BN`` patch costs, ``total_B`` (int64) their sums; ``image_BN`` the last vote's words;
     ``changed_BN`` (uint8) what it changed in the target, ``active_BN`` (uint8) what is searched.
     ``count_BM``: how many entries name a source pixel; ``coverage_BM``: how often the pixels of
-    the source patch are used, ``strip_BM`` the same of a row. All int32 but where told.
+    the source patch are used. ``limit_B`` (int64): cost up to which a patch fits. All int32 but
+    where told.
     """
 
     words: Words
@@ -56,7 +57,7 @@ class Scene:
     active_BN: Tensor
     count_BM: Tensor
     coverage_BM: Tensor
-    strip_BM: Tensor
+    limit_B: Tensor
 
 
 class Engine(Protocol):
@@ -73,15 +74,15 @@ class Engine(Protocol):
     def count(self, scene: Scene) -> None:
         """Count the field's entries by source pixel."""
 
-    def cover(self, scene: Scene) -> None:
-        """Sum the counts over what overlaps each source patch."""
+    def cover(self, scene: Scene, far: int) -> None:
+        """Sum the counts over what overlaps each source patch; renew the limits, which are ``far``
+        256ths of the mean costs, or -1 where that is 0.
+        """
 
     def measure(self, scene: Scene) -> None:
         """Write the cost of the field, and its sums."""
 
-    def sweep(
-        self, scene: Scene, limit_B: Tensor, key: int, steps: tuple[int, ...], turn: Turn
-    ) -> None:
+    def sweep(self, scene: Scene, key: int, steps: tuple[int, ...], turn: Turn) -> None:
         """One search over the active pixels; entries, costs, counts and sums are renewed."""
 
 

@@ -71,14 +71,14 @@ def count(scene: Scene) -> None:
     scene.count_BM.scatter_add_(1, place, torch.ones_like(scene.field_BN))
 
 
-def cover(scene: Scene) -> None:
+def cover(scene: Scene, far: int) -> None:
     """Sum the counts over what overlaps each source patch: two patches dy and dx apart share
-    (patch - |dy|) * (patch - |dx|) pixels.
+    (patch - |dy|) * (patch - |dx|) pixels. Renew the limits, which are ``far`` 256ths of the mean
+    costs, or -1 where that is 0.
     """
     counts = scene.count_BM.view(-1, *scene.source_size)
-    strips = scene.strip_BM.view(counts.shape)
+    strips = torch.zeros_like(counts)
     covered = scene.coverage_BM.view(counts.shape)
-    strips.zero_()
     covered.zero_()
     for step in range(1 - scene.patch, scene.patch):
         here, there = _shifted(scene.source_size[1], step), _shifted(scene.source_size[1], -step)
@@ -86,6 +86,8 @@ def cover(scene: Scene) -> None:
     for step in range(1 - scene.patch, scene.patch):
         here, there = _shifted(scene.source_size[0], step), _shifted(scene.source_size[0], -step)
         covered[:, there] += (scene.patch - abs(step)) * strips[:, here]
+    mean_B = scene.total_B * far // (256 * scene.field_BN.shape[1])
+    scene.limit_B.copy_(mean_B if far else torch.full_like(mean_B, -1))
 
 
 def measure(scene: Scene) -> None:
@@ -95,12 +97,12 @@ def measure(scene: Scene) -> None:
     torch.sum(scene.cost_BN, 1, out=scene.total_B)
 
 
-def sweep(scene: Scene, limit_B: Tensor, key: int, steps: tuple[int, ...], turn: Turn) -> None:
+def sweep(scene: Scene, key: int, steps: tuple[int, ...], turn: Turn) -> None:
     """One search over the active pixels; entries, costs, counts and sums are renewed.
 
     Each pixel looks at the entries of before the sweep alone: first those of pixels that many
     ``steps`` away along rows and columns, then at random ones around the best so far, from all
-    over the source (if it costs more than ``limit_B`` of its chain) to next to it.
+    over the source (if it costs more than the limit of its chain) to next to it.
     """
     height, width = scene.size
     costs = _Costs(scene)
@@ -109,7 +111,7 @@ def sweep(scene: Scene, limit_B: Tensor, key: int, steps: tuple[int, ...], turn:
     last_y, last_x = (side - 1 - radius for side in scene.source_size)
     entries = scene.field_BN.flatten().long()
     old = entries & ENTRY
-    cost, limit = scene.cost_BN.view(-1), limit_B.repeat_interleave(number)
+    cost, limit = scene.cost_BN.view(-1), scene.limit_B.repeat_interleave(number)
     seeking = scene.active_BN.flatten() != 0
     y, x = (costs.all % number) // width, costs.all % width
     if turn.fresh:
