@@ -94,7 +94,7 @@ class Case:
             uniformity=parameters["uniformity"],
         )
         targets = [tensor(guide.target) for guide in self.guides]
-        images, errors = painter.paint(targets, options.effort, options.seed)
+        images, errors = painter.paint(targets, options.device_effort, options.seed)
         return Synthesis(images[0].cpu().numpy(), errors[0].cpu().numpy())
 
     def fidelity(self, picture_HWC: Picture) -> dict[str, float]:

@@ -106,7 +106,7 @@ class Runs:
         )
 
     def __call__(self) -> None:
-        self._painter.paint(self._targets, OPTIONS.effort, OPTIONS.seed)
+        self._painter.paint(self._targets, OPTIONS.device_effort, OPTIONS.seed)
 
 
 def wait(device: torch.device) -> None:

@@ -42,3 +42,11 @@ QUALITIES: dict[Quality, Effort] = {
     "fast": Effort(votes=16, sweeps=1, still=2, far=1.0),
 }
 """Their figures: docs/decisions/0090-speed-of-propagation.md."""
+
+DEVICE_QUALITIES: dict[Quality, Effort] = {
+    "reference": Effort(votes=12, sweeps=6, still=-1, far=1.0),
+    "balanced": Effort(votes=14, sweeps=3, still=0, far=1.0),
+    "fast": Effort(votes=14, sweeps=2, still=1, far=1.0),
+}
+"""The same on a device, where news goes one pixel a sweep and sweeps cost little, but pixels that
+all look far away at once rush to the same places: docs/decisions/0110-synthesis-on-a-gpu.md."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fresco_core.propagation.effort import QUALITIES, Effort, Quality
+from fresco_core.propagation.effort import DEVICE_QUALITIES, QUALITIES, Effort, Quality
 
 Rounding = Literal["nearest", "down"]
 
@@ -85,7 +85,14 @@ class PropagationOptions:
     @property
     def effort(self) -> Effort:
         """What the quality stands for, and what is given in its place."""
-        usual = QUALITIES["reference" if self.engine == "ebsynth" else self.quality]
+        return self._changed(QUALITIES["reference" if self.engine == "ebsynth" else self.quality])
+
+    @property
+    def device_effort(self) -> Effort:
+        """The same on a device."""
+        return self._changed(DEVICE_QUALITIES[self.quality])
+
+    def _changed(self, usual: Effort) -> Effort:
         return Effort(
             votes=self.votes or usual.votes,
             sweeps=self.sweeps or usual.sweeps,

@@ -10,7 +10,8 @@ from fresco_core.propagation.gpu.batch_painter import BatchPainter
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-# Chains; rows and columns of source and target; patch; channels of the style and of guides.
+# Chains; rows and columns of source and target; patch; channels of the style and of guides. Each
+# patch side and number of guides takes seconds to compile.
 CASES = [
     (2, (45, 61), (45, 61), 5, 3, (3, 3, 3, 3)),
     (1, (64, 37), (41, 80), 3, 1, (1, 3)),
@@ -35,10 +36,10 @@ def pictures(chains: int, size: tuple[int, int], channels: int, seed: int) -> Te
     return (255 * noisy.clamp(0, 1)).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-@pytest.mark.parametrize(
-    "effort", [Effort(3, 2, 1, 1.0), Effort(2, 1, -1, 0.0), Effort(2, 3, 4, 0.5)]
-)
-@pytest.mark.parametrize("case", CASES, ids=str)
+EFFORTS = [Effort(3, 2, 1, 1.0), Effort(2, 1, -1, 0.0), Effort(2, 3, 4, 0.5)]
+
+
+@pytest.mark.parametrize(("case", "effort"), list(zip(CASES, EFFORTS * 2, strict=True)), ids=str)
 def test_equal_to_the_twin(case, effort: Effort) -> None:
     from fresco_core.propagation.gpu import kernels
 

@@ -22,9 +22,6 @@ from fresco_core.propagation.gpu.words import MOST_STYLE_CHANNELS, SHIFT, Words,
 from fresco_core.propagation.level_sizes import Size, level_count, level_size
 from fresco_core.propagation.options import LARGEST_PATCH
 
-STEPS = ((1,), (1,))
-"""How far away neighbours are asked, by sweep."""
-
 
 class BatchPainter:
     """Paints frames of K chains, of one size and one set of weights.
@@ -151,7 +148,6 @@ class BatchPainter:
                 engine.sweep(
                     scene,
                     chance.key(key, number * effort.sweeps + turn),
-                    STEPS[turn % len(STEPS)],
                     Turn(again=turn > 0, fresh=turn == 0 and number > 0),
                 )
             if number + 1 == effort.votes:

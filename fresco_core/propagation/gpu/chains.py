@@ -49,6 +49,7 @@ def propagate_keys(
     )
     # The temporal guide and the positional one go the same way.
     carried = torch.cat([keys_KHWC, positions_KHWC], -1)
+    effort = options.device_effort
     results = []
     for number in range(blocks[0].between):
         steps = [step for block in blocks if block.between > number for step in block.steps(number)]
@@ -61,7 +62,7 @@ def propagate_keys(
         temporal_KHWC, positions_KHWC = (part.contiguous() for part in carried.split(3, -1))
         targets = [frames_KHWC, edges(frames_KHWC), temporal_KHWC, positions_KHWC]
         chains = torch.arange(len(steps), device=frames_KHWC.device)
-        result = Syntheses(*painter.paint(targets, options.effort, options.seed, chains=chains))
+        result = Syntheses(*painter.paint(targets, effort, options.seed, chains=chains))
         results.append(result)
         carried = torch.cat([result.images_KHWC, positions_KHWC], -1)
         for _ in steps:

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from fresco_core.propagation.gpu import chance, twin, words
+from fresco_core.propagation.gpu.distance import patch_cost
 from fresco_core.propagation.gpu.scene import ENTRY, Scene, Turn
 from fresco_core.propagation.level_sizes import Size
 
@@ -29,80 +30,6 @@ _LARGEST = tl.constexpr(words.LARGEST_COST)
 _STRIDE, _FIRST, _SECOND = (
     tl.constexpr(number) for number in (chance.STRIDE, chance.FIRST, chance.SECOND)
 )
-
-
-@triton.jit
-def _absolute(a, b, PLAIN: tl.constexpr):
-    """Differences of four bytes."""
-    if PLAIN:
-        result = tl.zeros_like(a)
-        for byte in tl.static_range(4):
-            difference = ((a >> 8 * byte) & 0xFF) - ((b >> 8 * byte) & 0xFF)
-            result |= tl.abs(difference) << 8 * byte
-        return result
-    else:
-        return tl.inline_asm_elementwise(
-            "{ .reg .u32 zero; mov.u32 zero, 0; vabsdiff4.u32.u32.u32 $0, $1, $2, zero; }",
-            "=r,r,r", [a, b], dtype=tl.int32, is_pure=True, pack=1,
-        )  # fmt: skip
-
-
-@triton.jit
-def _dot(a, b, sums, PLAIN: tl.constexpr):
-    """Sums with the products of four bytes added."""
-    if PLAIN:
-        for byte in tl.static_range(4):
-            sums += ((a >> 8 * byte) & 0xFF) * ((b >> 8 * byte) & 0xFF)
-        return sums
-    else:
-        return tl.inline_asm_elementwise(
-            "dp4a.u32.u32 $0, $1, $2, $3;",
-            "=r,r,r,r", [a, b, sums], dtype=tl.int32, is_pure=True, pack=1,
-        )  # fmt: skip
-
-
-@triton.jit
-def _weighed(light, heavy, table, DEPTH: tl.constexpr, MIXED: tl.constexpr):
-    """Cost of the sums of squares (.,D)."""
-    d = tl.arange(0, DEPTH)
-    cost = light.to(tl.int64) * tl.load(table + d)[None]
-    if MIXED:
-        cost += heavy.to(tl.int64) * tl.load(table + DEPTH + d)[None]
-    return (tl.sum(cost, 1) >> _SHIFT).to(tl.int32)
-
-
-@triton.jit
-def _cost(
-    source, target, table, entry, y, x, valid, enough,
-    height, width, source_w,
-    P: tl.constexpr, DEPTH: tl.constexpr, MIXED: tl.constexpr, EXIT: tl.constexpr,
-    PLAIN: tl.constexpr,
-):  # fmt: skip
-    """Costs of target patches to the source patches of entries; anything from ``enough`` on where
-    they reach it, or are not ``valid``.
-    """
-    d = tl.arange(0, DEPTH)[None]
-    mask = tl.load(table + 2 * DEPTH + d)
-    from_source = ((entry >> 16) - P // 2) * source_w + (entry & 0xFFFF) - P // 2
-    light = tl.zeros((entry.shape[0], DEPTH), tl.int32)
-    heavy = tl.zeros((entry.shape[0], DEPTH), tl.int32)
-    live = valid
-    for dy in tl.static_range(P):
-        row = tl.minimum(tl.maximum(y + (dy - P // 2), 0), height - 1) * width
-        for dx in tl.static_range(P):
-            from_target = row + tl.minimum(tl.maximum(x + (dx - P // 2), 0), width - 1)
-            at = from_source + dx
-            a = tl.load(source + (at[:, None] * DEPTH + d), live[:, None])
-            b = tl.load(target + (from_target[:, None] * DEPTH + d), live[:, None])
-            difference = _absolute(a, b, PLAIN)
-            light = _dot(difference, difference, light, PLAIN)
-            if MIXED:
-                heavy = _dot(difference, difference & mask, heavy, PLAIN)
-        from_source += source_w
-        if dy + 1 == EXIT:
-            live = live & (_weighed(light, heavy, table, DEPTH, MIXED) < enough)
-    cost = _weighed(light, heavy, table, DEPTH, MIXED)
-    return tl.where(live, cost, enough)
 
 
 @triton.jit
@@ -142,19 +69,19 @@ def _around(centre, span, low, high, bits):
 
 @triton.jit(
     do_not_specialize=[
-        "height", "width", "source_h", "source_w", "penalty", "key", "first", "neighbours", "spans",
-        "widest", "step", "leap", "again",
+        "height", "width", "source_h", "source_w", "penalty", "key", "first", "spans", "widest",
+        "again",
     ]
 )  # fmt: skip
 def _sweep(
     source, target, field, out, cost, count, coverage, active, limit, total, chain, table,
     height, width, source_h, source_w, penalty, key,
-    first, neighbours, spans, widest, step, leap, again,
+    first, spans, widest, again,
     P: tl.constexpr, DEPTH: tl.constexpr, MIXED: tl.constexpr, EXIT: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """Candidates by number: -1, the pixel's own entry, whose cost is out of date; then those of
-    ``neighbours``, four a distance; then ``spans`` random ones.
+    four neighbours; then ``spans`` random ones.
     """
     slot = tl.program_id(1).to(tl.int64)
     start = slot * height * width
@@ -186,15 +113,13 @@ def _sweep(
         best = old_cost + _extra(coverage, old, penalty, source_w, inside)
         last_y = source_h - 1 - P // 2
         last_x = source_w - 1 - P // 2
-        for number in range(first, neighbours + spans):
+        for number in range(first, 4 + spans):
             if number < 0:
                 new = old
                 valid = seeking
-            elif number < neighbours:
-                far = tl.where(number < 4, step, leap)
-                way = number % 4
-                dy = tl.where(way == 0, -far, tl.where(way == 1, far, 0))
-                dx = tl.where(way == 2, -far, tl.where(way == 3, far, 0))
+            elif number < 4:
+                dy = tl.where(number == 0, -1, tl.where(number == 1, 1, 0))
+                dx = tl.where(number == 2, -1, tl.where(number == 3, 1, 0))
                 valid = seeking & (y + dy >= 0) & (y + dy < height)
                 valid = valid & (x + dx >= 0) & (x + dx < width)
                 near = tl.load(field + start + at + dy * width + dx, valid, 0) & _ENTRY
@@ -205,8 +130,8 @@ def _sweep(
                 new = (new_y << 16) | new_x
                 valid = valid & (new != found)
             else:
-                span = widest >> (number - neighbours)
-                bits = _random(key, at * 32 + (number - neighbours))
+                span = widest >> (number - 4)
+                bits = _random(key, at * 32 + (number - 4))
                 new_y = _around(found >> 16, span, P // 2, last_y, bits >> 16)
                 new_x = _around(found & 0xFFFF, span, P // 2, last_x, bits & 0xFFFF)
                 new = (new_y << 16) | new_x
@@ -215,7 +140,7 @@ def _sweep(
                 extra = _extra(coverage, new, penalty, source_w, valid)
                 enough = tl.where(number < 0, 0x7FFFFFFF, best - extra)
                 valid = valid & (enough > 0)
-                new_cost = _cost(
+                new_cost = patch_cost(
                     source, target, table, new, y, x, valid, enough, height, width, source_w,
                     P, DEPTH, MIXED, EXIT, PLAIN,
                 )  # fmt: skip
@@ -246,7 +171,7 @@ def _measure(
     source += tl.load(chain + slot).to(tl.int64) * source_h * source_w * DEPTH
     y, x, inside = _pixels(height, width, TILE_H, TILE_W)
     entry = tl.load(field + start + y * width + x, inside, 0) & _ENTRY
-    found = _cost(
+    found = patch_cost(
         source, target + start * DEPTH, table, entry, y, x, inside, tl.zeros_like(entry),
         height, width, source_w, P, DEPTH, MIXED, 0, PLAIN,
     )  # fmt: skip
@@ -385,15 +310,14 @@ def measure(scene: Scene) -> None:
     torch.sum(scene.cost_BN, 1, out=scene.total_B)
 
 
-def sweep(scene: Scene, key: int, steps: tuple[int, ...], turn: Turn) -> None:
+def sweep(scene: Scene, key: int, turn: Turn) -> None:
     """One search over the active pixels; entries, costs, counts and sums are renewed."""
     widest = max(scene.source_size) // 2
     _sweep[_tiles(scene, TILE_H, TILE_W)](
         scene.source_KMD, scene.target_BND, scene.field_BN, scene.next_BN, scene.cost_BN,
         scene.count_BM, scene.coverage_BM, scene.active_BN, scene.limit_B, scene.total_B,
         scene.chain_B, scene.table_3D, *scene.size, *scene.source_size, scene.penalty,
-        words.signed(key), -1 if turn.fresh else 0, 4 * len(steps), widest.bit_length(), widest,
-        steps[0], steps[-1], int(turn.again),
+        words.signed(key), -1 if turn.fresh else 0, widest.bit_length(), widest, int(turn.again),
         scene.patch, scene.words.depth, scene.words.mixed, EXIT, TILE_H, TILE_W, PLAIN,
         num_warps=WARPS,
     )  # fmt: skip

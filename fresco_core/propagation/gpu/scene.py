@@ -82,7 +82,7 @@ class Engine(Protocol):
     def measure(self, scene: Scene) -> None:
         """Write the cost of the field, and its sums."""
 
-    def sweep(self, scene: Scene, key: int, steps: tuple[int, ...], turn: Turn) -> None:
+    def sweep(self, scene: Scene, key: int, turn: Turn) -> None:
         """One search over the active pixels; entries, costs, counts and sums are renewed."""
 
 

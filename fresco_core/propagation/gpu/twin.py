@@ -97,12 +97,12 @@ def measure(scene: Scene) -> None:
     torch.sum(scene.cost_BN, 1, out=scene.total_B)
 
 
-def sweep(scene: Scene, key: int, steps: tuple[int, ...], turn: Turn) -> None:
+def sweep(scene: Scene, key: int, turn: Turn) -> None:
     """One search over the active pixels; entries, costs, counts and sums are renewed.
 
-    Each pixel looks at the entries of before the sweep alone: first those of pixels that many
-    ``steps`` away along rows and columns, then at random ones around the best so far, from all
-    over the source (if it costs more than the limit of its chain) to next to it.
+    Each pixel looks at the entries of before the sweep alone: first those of its
+    four neighbours, then at random ones around the best so far, from all over the source (if it
+    costs more than the limit of its chain) to next to it.
     """
     height, width = scene.size
     costs = _Costs(scene)
@@ -140,14 +140,13 @@ def sweep(scene: Scene, key: int, steps: tuple[int, ...], turn: Turn) -> None:
         best[places], found[places] = total[better], new[better]
         found_cost[places] = new_cost[better]
 
-    for step in steps:
-        for dy, dx in ((-step, 0), (step, 0), (0, -step), (0, step)):
-            inside, entry = neighbour(dy, dx)
-            new_y, new_x = ((entry & ENTRY) >> 16) - dy, (entry & 0xFFFF) - dx
-            inside &= seeking & (radius <= new_y) & (new_y <= last_y)
-            inside &= (radius <= new_x) & (new_x <= last_x)
-            places = inside.nonzero()[:, 0]
-            offer(places, (new_y << 16 | new_x)[places])
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        inside, entry = neighbour(dy, dx)
+        new_y, new_x = ((entry & ENTRY) >> 16) - dy, (entry & 0xFFFF) - dx
+        inside &= seeking & (radius <= new_y) & (new_y <= last_y)
+        inside &= (radius <= new_x) & (new_x <= last_x)
+        places = inside.nonzero()[:, 0]
+        offer(places, (new_y << 16 | new_x)[places])
     span, counter = max(scene.source_size) // 2, 0
     while span >= 1:
         eager = seeking if span == 1 else seeking & (found_cost > limit)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fresco_core.propagation import PropagationOptions
-from fresco_core.propagation.effort import QUALITIES, Effort
+from fresco_core.propagation.effort import DEVICE_QUALITIES, QUALITIES, Effort
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,15 @@ def test_published_values():
 def test_a_quality_stands_for_an_effort():
     for quality, effort in QUALITIES.items():
         assert PropagationOptions(quality=quality).effort == effort
+        assert PropagationOptions(quality=quality).device_effort == DEVICE_QUALITIES[quality]
     assert PropagationOptions().effort == QUALITIES["balanced"]
+    assert PropagationOptions().device_effort == DEVICE_QUALITIES["balanced"]
 
 
 def test_what_is_given_goes_before_the_quality():
     options = PropagationOptions(quality="fast", votes=3, sweeps=4, still=-1)
     assert options.effort == Effort(3, 4, -1, QUALITIES["fast"].far)
+    assert options.device_effort == Effort(3, 4, -1, DEVICE_QUALITIES["fast"].far)
     assert PropagationOptions(still=0).effort.still == 0
 
 
