@@ -53,11 +53,15 @@ def gram_signs(
         b = tl.load(reference + at_j, mask_j, 0.0)
         sums = tl.dot(-a, b, sums)
     sign = tl.where(sums > 0, 1.0, tl.where(sums < 0, -1.0, 0.0)).to(signs.dtype.element_ty)
-    out = signs + sample * P * P
     mask = (i < P)[:, None] & (j < P)[None]
-    tl.store(out + i[:, None] * P + j[None], sign, mask)
+    # Within a tile, since P * P is more than 32 bits hold from 1728 x 1728 pixels on.
+    k = tl.arange(0, BLOCK)
+    within = k[:, None] * P + k[None]
+    here = signs + (sample * P + row * BLOCK) * P + column * BLOCK
+    tl.store(here + within, sign, mask)
     if row != column:
-        tl.store(out + j[:, None] * P + i[None], tl.trans(sign), tl.trans(mask))
+        mirrored = signs + (sample * P + column * BLOCK) * P + row * BLOCK
+        tl.store(mirrored + within, tl.trans(sign), tl.trans(mask))
 
 
 @triton.jit

@@ -11,7 +11,8 @@ from fresco_core.attention import temporal_guided
 from fresco_core.correspondence import Trajectories
 from fresco_core.fallback import Fallback
 from fresco_core.feature_optimizer import FeatureOptimizer
-from fresco_core.optimization import normalise_tokens, optimize_features
+from fresco_core.fused_layers import Layers
+from fresco_core.optimization import correlation, normalise_tokens, optimize_features
 from fresco_core.options import OptimizationOptions
 from fresco_core.smoothing import BackgroundSmoother
 from tests.fresco_core.scenes import shifted_pairs
@@ -44,6 +45,35 @@ def smoothing() -> float:
     return worst
 
 
+def correlation_signs() -> float:
+    """Over several tiles, those below the diagonal mirrored."""
+    from fresco_core.feature_kernels import gram_signs
+
+    given = [normalise_tokens(torch.randn(2, 8, 1, 37)).half().contiguous() for _ in range(2)]
+    tokens, reference = given
+    signs = torch.full((2, 37, 37), 9, dtype=torch.float16)
+    gram_signs[(6, 2)](tokens, reference, signs, 37, 8, 3, BLOCK=16, DEPTH=16)
+    difference = correlation(tokens.float()) - correlation(reference.float())
+    wrong = (signs != difference.sign()) & (difference.abs() > 1e-6)
+    return float(wrong.float().mean())
+
+
+def layers() -> float:
+    by_kernel, plain = Layers(), Layers(kernels=False)
+    sample, other, shift = torch.randn(2, 20, 3, 5), torch.randn(2, 20, 3, 5), torch.randn(2, 20)
+    norm = torch.nn.GroupNorm(4, 20)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    pairs = [
+        [each.group_norm(sample, norm, shift, silu=True) for each in (by_kernel, plain)],
+        [each.group_norm(sample, norm) for each in (by_kernel, plain)],
+        [each.add(sample, other, shift[0]) for each in (by_kernel, plain)],
+        [each.double(sample) for each in (by_kernel, plain)],
+        [each.gate(sample.flatten(2).mT) for each in (by_kernel, plain)],
+    ]
+    return max(float((found - expected).abs().max()) for found, expected in pairs)
+
+
 def optimization() -> float:
     """Share of numbers that two steps move elsewhere, as signs of rounding errors may."""
     options = OptimizationOptions(iterations=2)
@@ -68,6 +98,6 @@ def optimization() -> float:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with torch.no_grad():
-        for check in (temporal_attention, smoothing, optimization):
+        for check in (temporal_attention, smoothing, layers, correlation_signs, optimization):
             torch.manual_seed(0)
             print(check.__name__, check())
