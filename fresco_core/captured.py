@@ -1,8 +1,7 @@
 """Blocks of a network as CUDA graphs: their hundreds of kernels are started by one call.
 
-A block is captured the second time that it is called at a size of pictures and batch, so a size
-that comes once costs nothing. How many sizes are kept is bounded; a new one takes a fraction of a
-second.
+A block is captured the second time that it is called at a size of pictures and batch. How many
+sizes are kept is bounded; a new one takes a fraction of a second.
 """
 
 import warnings
@@ -49,6 +48,11 @@ class CapturedBlocks:
             found = _Size()
         self._sizes[size] = self._size = found
 
+    @property
+    def sizes(self) -> int:
+        """How many sizes something may be kept for."""
+        return len(self._sizes)
+
     def clear(self) -> None:
         """Give back the memory of all graphs."""
         self._sizes.clear()
@@ -77,14 +81,14 @@ class CapturedBlocks:
         try:
             size.pool = size.pool or torch.cuda.graph_pool_handle()
             size.graphs[block] = graph = _captured(forward, rest, tensors, size.pool)
+            return graph.replay(tensors)
         except Exception as error:  # whatever does not let itself be captured
             self._refused = True
             self.clear()
-            if not isinstance(error, torch.OutOfMemoryError):
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                warnings.warn(f"networks without CUDA graphs, slower: {reason}", stacklevel=2)
-            return forward(*arguments, **named)
-        return graph.replay(tensors)
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            warnings.warn(f"networks without CUDA graphs, slower: {reason}", stacklevel=2)
+        # Here, where the error no longer holds what it was raised among.
+        return forward(*arguments, **named)
 
 
 class _Size:
