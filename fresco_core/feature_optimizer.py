@@ -7,8 +7,9 @@ products in half precision; the temporal loss is a gather of signs (`warp_rows`)
 Shapes: N frames, K copies of them, B = K * N samples, C channels, h x w grid, P = h * w tokens.
 """
 
+import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from fresco_core.optimization import TEMPORAL_WEIGHT
 from fresco_core.options import OptimizationOptions
 from fresco_core.warp_rows import WarpRows, ring_rows
 
+_Object = TypeVar("_Object")
 HALF = torch.float16  # unit vectors lose nothing by its range, and gain its precision
 TILE = 128
 # Signs of so many bytes at once: enough to fill a device, however large the pictures.
@@ -42,8 +44,9 @@ class _Scratch:
 class FeatureOptimizer:
     """The optimisation of features of one shape, on one device.
 
-    Holds 6 bytes a value; 14 more, and `SIGNS_BYTES`, are taken from the pool of CUDA graphs, which
-    optimisers that never run at the same time may share.
+    Holds 6 bytes a value; 14 more, and `SIGNS_BYTES` (or one sample's signs, 2 bytes for each pair
+    of tokens, where that is more), are taken from the pool of CUDA graphs, which optimisers that
+    never run at the same time may share.
     """
 
     def __init__(
@@ -87,22 +90,24 @@ class FeatureOptimizer:
             for _ in range(2)
         )
         self._depth, self._stages = _tiling(device)
-        self._reference: Tensor | None = None
-        self._correspondence: Correspondence | None = None
+        # Of the batch: whoever translates it decides how long they live.
+        self._reference: weakref.ref[Tensor] | None = None
+        self._correspondence: weakref.ref[Correspondence] | None = None
         self._graph = self._captured(pool) if graph else None
 
     def set_batch(
         self, reference_BPC: Tensor | None, correspondence: Correspondence | None, rows: int
     ) -> None:
         """Take what stays the same for a batch; nothing happens where it was taken before."""
-        if self._reference is not reference_BPC and reference_BPC is not None:
+        if reference_BPC is not None and not _is(self._reference, reference_BPC):
             self.reference_BPC.copy_(reference_BPC)
-        if self._correspondence is not correspondence and correspondence is not None:
+            self._reference = weakref.ref(reference_BPC)
+        if correspondence is not None and not _is(self._correspondence, correspondence):
             given = ring_rows(correspondence, rows)
             for mine, theirs in zip((self.back, self.fore), given, strict=True):
                 for place, tensor in zip(mine.tensors(), theirs.tensors(), strict=True):
                     place.copy_(tensor)
-        self._reference, self._correspondence = reference_BPC, correspondence
+            self._correspondence = weakref.ref(correspondence)
 
     def run(self, feature_BPC: Tensor) -> Tensor:
         """Optimise; float32 (B,P,C), valid until the next call."""
@@ -211,6 +216,10 @@ class FeatureOptimizer:
             SPATIAL=self.spatial,
             TEMPORAL=self.temporal,
         )
+
+
+def _is(known: "weakref.ref[_Object] | None", given: _Object) -> bool:
+    return known is not None and known() is given
 
 
 def _tiling(device: torch.device) -> tuple[int, int]:

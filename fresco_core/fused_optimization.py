@@ -52,6 +52,10 @@ class FusedOptimization:
             lambda: self._plain(feature_BChw, reference_BPC, correspondence, options),
         )
 
+    def clear(self) -> None:
+        """Give back the memory of all optimisers."""
+        self._optimizers.clear()
+
     def _plain(
         self,
         feature_BChw: Tensor,
@@ -59,7 +63,7 @@ class FusedOptimization:
         correspondence: Correspondence | None,
         options: OptimizationOptions,
     ) -> Tensor:
-        self._optimizers.clear()  # nobody uses their memory any more
+        self.clear()  # nobody uses their memory any more
         return optimize_features(
             feature_BChw,
             reference_BPC=reference_BPC,

@@ -26,3 +26,7 @@ class LastResult(Generic[_Result]):
             self._result = self._function(tensor)
             self._input = weakref.ref(tensor)
         return self._result
+
+    def forget(self) -> None:
+        """What the function depends on has changed."""
+        self._input = self._result = None

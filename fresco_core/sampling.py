@@ -85,10 +85,12 @@ class PictureCodec:
         """The VAE in float32, and back: no weight changes."""
         dtype = self.dtype
         self._vae.to(torch.float32)
+        self._posterior.forget()
         try:
             yield
         finally:
             self._vae.to(dtype)
+            self._posterior.forget()
 
     def encode(self, frames_N3HW: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
         """A sample of the posterior, (N,4,h,w), with the given noise."""

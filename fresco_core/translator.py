@@ -128,6 +128,20 @@ class FrescoTranslator:
         other.schedule = Schedule.from_scheduler(self.models.scheduler, options.steps)
         return other
 
+    def release(self) -> bool:
+        """Give back the memory that is kept for the next batch of the same size, on a GPU.
+
+        Returns:
+            whether there was more than one size: the last one may have room now where it had none.
+        """
+        several = self.blocks.sizes > 1
+        self.blocks.clear()
+        if isinstance(self.optimize, FusedOptimization):
+            self.optimize.clear()
+        if self.models.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return several
+
     @torch.no_grad()
     def translate(
         self,

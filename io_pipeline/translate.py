@@ -163,12 +163,27 @@ class Translate:
         """
         translator = self._translator
         try:
-            return translator.translate(batch, carry, on_step), False
+            return self._fitted(batch, carry, on_step), False
         except NoPictureError:
             if translator.codec.dtype == torch.float32:
                 raise
         with translator.codec.in_float32():
-            return translator.translate(batch, carry, on_step), True
+            return self._fitted(batch, carry, on_step), True
+
+    def _fitted(
+        self, batch: KeyFrameBatch, carry: Carry | None, on_step: Callable[[Step], None]
+    ) -> Translation:
+        """The translation; where memory is short, without what is kept of other sizes.
+
+        Else batches would be cut smaller because of what was translated before.
+        """
+        try:
+            return self._translator.translate(batch, carry, on_step)
+        except torch.OutOfMemoryError as error:
+            shortage = error.with_traceback(None)  # which would hold what it was raised among
+        if not self._translator.release():
+            raise shortage
+        return self._translator.translate(batch, carry, on_step)
 
     def _draw_maps(self, task: TranslateWindow, block: Block, report: Report) -> None:
         mine = [key for key, side in enumerate(task.maps) if side == BY_DEVICE]

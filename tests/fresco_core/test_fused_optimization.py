@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -47,3 +49,25 @@ def test_without_constraints_the_feature_itself_comes_back():
     unweighted = OptimizationOptions(spatial_weight=0)
     reference = normalise_tokens(feature)
     assert FusedOptimization()(feature, reference_BPC=reference, options=unweighted) is feature
+
+
+def test_a_batch_is_taken_once_and_not_kept_alive():
+    optimizer = feature_optimizer.FeatureOptimizer(
+        (2, 4, 8, 8), 2, FEW, torch.device("cpu"), spatial=True, temporal=True, graph=False
+    )
+    reference, pairs = normalise_tokens(torch.randn(2, 4, 8, 8)), shifted_pairs(2, 64, 64, 8)
+    optimizer.set_batch(reference, pairs, 8)
+    assert torch.equal(optimizer.reference_BPC, reference.half())
+    assert optimizer.back.weight.any()
+    optimizer.reference_BPC.zero_()
+    optimizer.back.weight.zero_()
+    optimizer.set_batch(reference, pairs, 8)
+    assert not optimizer.reference_BPC.any()
+    assert not optimizer.back.weight.any()
+    alive = weakref.ref(reference), weakref.ref(pairs)
+    del reference, pairs
+    assert [each() for each in alive] == [None, None]
+    other = normalise_tokens(torch.randn(2, 4, 8, 8))
+    optimizer.set_batch(other, shifted_pairs(2, 64, 64, 8), 8)
+    assert torch.equal(optimizer.reference_BPC, other.half())
+    assert optimizer.back.weight.any()

@@ -21,3 +21,13 @@ def test_a_tensor_that_is_gone_is_never_taken_for_another() -> None:
     double = LastResult(lambda tensor: 2 * tensor)
     for value in range(5):  # may well come to lie in the same place
         assert double(torch.tensor([value])).item() == 2 * value
+
+
+def test_asked_anew_once_what_it_depends_on_has_changed() -> None:
+    factor = 2
+    times = LastResult(lambda tensor: factor * tensor)
+    one = torch.ones(1)
+    assert times(one).item() == 2
+    factor = 3
+    times.forget()
+    assert times(one).item() == 3

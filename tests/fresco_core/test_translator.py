@@ -278,3 +278,24 @@ def test_the_vae_in_float32_and_back(folders):
         assert translator.translate(batch(2)).frames.std() > 0
     assert translator.codec.dtype == torch.bfloat16
     assert torch.equal(translator.models.vae.decoder.conv_out.weight, before)
+
+
+@torch.no_grad()
+def test_what_the_vae_found_in_half_precision_does_not_count_in_float32(folders):
+    codec, frames = new_translator(folders, torch.bfloat16).codec, torch.rand(1, 3, 64, 64)
+    before = codec.encode(frames, torch.zeros)
+    with codec.in_float32():
+        precise = codec.encode(frames, torch.zeros)
+    assert not torch.equal(precise, before)
+    assert torch.equal(codec.encode(frames, torch.zeros), before)
+
+
+def test_what_is_kept_for_other_sizes_can_be_given_back(folders):
+    translator = new_translator(folders)
+    translator.translate(batch(2))
+    assert not translator.release()
+    for height in (64, 128):
+        expected = translator.translate(batch(2, height)).frames
+    assert translator.release()
+    assert np.array_equal(translator.translate(batch(2, height)).frames, expected)
+    assert not translator.release()

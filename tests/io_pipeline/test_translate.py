@@ -602,6 +602,37 @@ class TestErrors:
         with pytest.raises(OutOfDeviceMemory, match=r"allocate 2 GiB\.$"):
             self.run(monkeypatch, translator, error)
 
+    def test_what_is_kept_of_other_sizes_goes_before_a_batch_is_too_large(
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator
+    ) -> None:
+        kept, tries = True, 0
+        original = FrescoTranslator.translate
+
+        def translate(self, *arguments):  # type: ignore[no-untyped-def]
+            nonlocal tries
+            tries += 1
+            if kept:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return original(self, *arguments)
+
+        def release(_: FrescoTranslator) -> bool:
+            nonlocal kept
+            kept = False
+            return True
+
+        monkeypatch.setattr(FrescoTranslator, "translate", translate)
+        monkeypatch.setattr(FrescoTranslator, "release", release)
+        (window,) = cut_clip((0, 2), 5)
+        block, handler = read(window, FRAMES), Translate(translator, maps_of)
+        handler(task_of(window), (block,), Reports())
+        assert block["keys"][-1].any()
+        assert tries == 2
+        kept = True
+        monkeypatch.setattr(FrescoTranslator, "release", lambda _: False)
+        with pytest.raises(OutOfDeviceMemory):
+            handler(task_of(window), (block,), Reports())
+        assert tries == 3
+
     def test_out_of_memory_in_a_library(
         self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator
     ) -> None:
