@@ -68,8 +68,8 @@ class Durations:
     key_frame: float = 17.06 / 6
     run: float = 2.9
     frame: float = 0.25
-    device_run: float = 0.009
-    device_spare: int = 4
+    device_run: float = 0.0022
+    device_spare: int = 12
     publish: float = 0.03
     scale: float = 1.0
 

@@ -377,7 +377,7 @@ class Propagation:
         now = time.monotonic()
         return devices_need(
             [self.rates.translate.seconds(keys) for keys, _ in clips],
-            self.rates.device.seconds(to_come) + (self.rates.group(amounts) if amounts else 0.0),
+            max(self.rates.windows(sum(amounts) + to_come), self.rates.group(amounts)),
             [(seconds, now - begun) for seconds, begun in self._groups.values()],
             count,
         )

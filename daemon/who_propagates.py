@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 
-# A device that propagates a few segments takes as long as for these and so many more of the longest
-# of them: it is not full.
-SPARE = 4
+# A device takes for some segments as long as for these and so many more of the longest of them, if
+# each took its share of a full device: an H200 does six of 512x512 in little more time than one.
+SPARE = 12
+# Segments of a window, usually: what a device takes at once.
+SEGMENTS = 6
 # Measurements that count; the first that there are were made by nobody.
 LAST = 5
 
@@ -41,16 +43,20 @@ class Rates:
 
     translate: Rate = field(default_factory=lambda: Rate(1.5e-6))
     core: Rate = field(default_factory=lambda: Rate(4e-6))
-    device: Rate = field(default_factory=lambda: Rate(8e-8))
+    device: Rate = field(default_factory=lambda: Rate(2e-8))
 
     def group(self, amounts: Sequence[float]) -> float:
         """Seconds that a device takes for segments of these amounts, all at once."""
         return self.device.seconds(filled(amounts))
 
+    def windows(self, amount: float) -> float:
+        """Seconds that a device takes for so much, window by window."""
+        return self.device.seconds(amount * (1 + SPARE / SEGMENTS))
+
 
 def filled(amounts: Sequence[float]) -> float:
     """The amount that takes a full device as long as these take one that they do not fill."""
-    return sum(amounts) + SPARE * max(amounts)
+    return sum(amounts) + SPARE * max(amounts, default=0.0)
 
 
 def device_takes(group: float, pool: float, core: float, window: float | None) -> bool:

@@ -11,7 +11,7 @@ from daemon import devices as devices_module
 from daemon.config import Layer, merge
 from daemon.devices import Device, Devices
 from daemon.propagation import Propagation
-from daemon.who_propagates import Rate
+from daemon.who_propagates import SPARE, Rate
 from daemon.work import ClipWork, WindowWork
 from daemon.workers import WorkerDied
 from fresco_core.errors import FrescodError
@@ -89,7 +89,7 @@ class House:
         """Seconds a segment, and a key frame."""
         rates, pixels = self.propagation.rates, 64 * 64
         rates.core = Rate(core / (3 * pixels))
-        rates.device = Rate(device / (3 * pixels) / 6)  # two and what is spared
+        rates.device = Rate(device / (3 * pixels) / (2 + SPARE))  # for both
         rates.translate = Rate(translate / pixels)
 
     async def propagate(

@@ -6,6 +6,7 @@ import pytest
 
 from daemon.who_propagates import (
     LAST,
+    SEGMENTS,
     SPARE,
     Rate,
     Rates,
@@ -52,8 +53,10 @@ def test_few_segments_take_a_device_nearly_as_long_as_many() -> None:
     assert filled([4.0]) == 4 * (1 + SPARE)
     assert filled([4.0] * 6) == 4 * (6 + SPARE)
     rates = Rates(device=Rate(1.0))
-    assert rates.group([4.0] * 6) == 40
-    assert rates.group([2.0, 4.0]) == 22
+    assert rates.group([4.0] * 6) == 4 * (6 + SPARE)
+    assert rates.group([2.0, 4.0]) == 6 + 4 * SPARE
+    assert rates.windows(2 * SEGMENTS * 4.0) == 2 * rates.group([4.0] * SEGMENTS)
+    assert rates.group([]) == 0
 
 
 class TestDeviceTakes:
