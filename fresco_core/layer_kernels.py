@@ -1,9 +1,8 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 # Triton's functions are compiled from their text; their arguments are pointers and numbers.
-"""Triton kernels of what lies between a network's convolutions. Needs Triton; `fused_layers` uses
-them.
+"""Triton kernels of what lies between a network's convolutions. Needs Triton; `layers` uses them.
 
-Each has its plain twin in `fused_layers`; `tests/gpu` compares them.
+Each has its plain twin in `layers`; `tests/gpu` compares them.
 
 Shapes: B samples, P positions, C channels (contiguous, last), G groups of channels, K chunks of
 positions. Any float type in and out; sums are float32.

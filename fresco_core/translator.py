@@ -27,8 +27,9 @@ from fresco_core.decoder import DecoderLevels
 from fresco_core.errors import NoPictureError
 from fresco_core.flow import FlowModel
 from fresco_core.freeu import FreeU
-from fresco_core.fused_layers import Layers, fuse, restore
+from fresco_core.fused_layers import fuse, restore
 from fresco_core.fused_optimization import FusedOptimization
+from fresco_core.layers import Layers
 from fresco_core.models import DiffusionModels
 from fresco_core.optimization import FeatureOptimization, normalise_tokens, optimize_features
 from fresco_core.options import TranslationOptions

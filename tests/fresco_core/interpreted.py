@@ -11,7 +11,7 @@ from fresco_core.attention import temporal_guided
 from fresco_core.correspondence import Trajectories
 from fresco_core.fallback import Fallback
 from fresco_core.feature_optimizer import FeatureOptimizer
-from fresco_core.fused_layers import Layers
+from fresco_core.layers import Layers
 from fresco_core.optimization import correlation, normalise_tokens, optimize_features
 from fresco_core.options import OptimizationOptions
 from fresco_core.smoothing import BackgroundSmoother

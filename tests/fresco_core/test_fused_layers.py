@@ -11,7 +11,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from fresco_core.fused_layers import Layers, fuse, restore
+from fresco_core.fused_layers import fuse, restore
+from fresco_core.layers import Layers
 
 UNET: dict[str, Any] = {
     "block_out_channels": (16, 32),
@@ -100,13 +101,3 @@ def test_control_maps_are_embedded_once_a_batch() -> None:
     other = embedding(first.clone())
     assert len(calls) == 2
     torch.testing.assert_close(other, embedding(first))
-
-
-@pytest.mark.parametrize("groups", [1, 4])
-@torch.no_grad()
-def test_a_shift_counts_before_the_moments(groups: int) -> None:
-    sample, norm = torch.randn(2, 8, 3, 5), nn.GroupNorm(groups, 8)
-    shift = torch.randn(2, 8)
-    found = Layers(kernels=False).group_norm(sample, norm, shift, silu=True)
-    want = nn.functional.silu(norm(sample + shift[:, :, None, None]))
-    torch.testing.assert_close(found, want)

@@ -1,4 +1,4 @@
-"""Kernels of fused layers against their plain twins. Skipped without a GPU."""
+"""Kernels of layers against their plain twins. Skipped without a GPU."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fresco_core.fused_layers import Layers
+from fresco_core.layers import Layers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
