@@ -9,7 +9,7 @@ import torch
 from fresco_core.batch import KeyFrameBatch
 from fresco_core.flow import load_flow
 from fresco_core.models import load_diffusion_models
-from fresco_core.options import TranslationOptions
+from fresco_core.options import FreeUOptions, TranslationOptions
 from fresco_core.tiny_model import make_tiny_model
 from fresco_core.translator import FrescoTranslator
 from tests.fresco_core.scenes import panning
@@ -25,10 +25,16 @@ def folders(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def translator(folders, device: str, dtype: torch.dtype, options: TranslationOptions):
+def translator(
+    folders, device: str, dtype: torch.dtype, options: TranslationOptions, controlnets: int = 1
+):
     base, controlnet = folders
     models = load_diffusion_models(
-        str(base), vae=None, controlnets=(str(controlnet),), device=device, dtype=dtype
+        str(base),
+        vae=None,
+        controlnets=(str(controlnet),) * controlnets,
+        device=device,
+        dtype=dtype,
     )
     return FrescoTranslator(models, load_flow("dis", device=device), options)
 
@@ -59,3 +65,34 @@ def test_half_precision_under_all_constraints(folders, dtype):
 def test_one_seed_one_result(folders):
     subject = translator(folders, "cuda", torch.float16, STEADY)
     assert np.array_equal(subject.translate(batch()).frames, subject.translate(batch()).frames)
+
+
+@pytest.mark.parametrize(("controlnets", "freeu"), [(0, None), (1, FreeUOptions()), (2, None)])
+def test_what_was_translated_before_changes_nothing(folders, controlnets: int, freeu):
+    """Graphs, optimisers and what a batch's tensors gave, over more sizes than are kept."""
+    options = replace(STEADY, feature_optimization=True, smoothing_begin=0.5, freeu=freeu)
+
+    def new():
+        return translator(folders, "cuda", torch.float16, options, controlnets)
+
+    def a_batch(count: int, height: int, shade: int) -> KeyFrameBatch:
+        frames = panning(count, height, 192, step=6) // shade
+        controls = (
+            np.stack([frames[..., i] for i in range(controlnets)], 1) if controlnets else None
+        )
+        prompts = (", ".join(["a car on a road"] * 10 * shade),) * count  # of more than 77 tokens
+        return KeyFrameBatch(frames, controls, prompts)
+
+    used = new()
+    batches = [a_batch(3, 128, 1), a_batch(3, 128, 2), a_batch(2, 128, 1), a_batch(3, 192, 1)]
+    expected = [new().translate(each).frames for each in batches]
+    for i in (0, 0, 1, 2, 0, 3, 1, 3, 2):
+        assert np.array_equal(used.translate(batches[i]).frames, expected[i]), i
+    with used.codec.in_float32():
+        precise = used.translate(batches[0]).frames
+    other = new()
+    with other.codec.in_float32():
+        assert np.array_equal(other.translate(batches[0]).frames, precise)
+    assert np.array_equal(used.translate(batches[0]).frames, expected[0])
+    assert used.release()
+    assert np.array_equal(used.translate(batches[0]).frames, expected[0])
