@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from fresco_core.feature_optimizer import FeatureOptimizer
 
 _PUBLISHED = OptimizationOptions()
-# The decoder's levels, at one size of pictures and batch.
-KEPT = 4
+# The decoder's levels, at two sizes: that of most windows and that of a clip's last one.
+KEPT = 8
 
 
 class FusedOptimization:
