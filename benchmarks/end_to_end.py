@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_scaling import Utilisation, cut_clips
+from benchmarks.gpu_scaling import Utilisation, cut_clips, recorded_run
 
 BOUND = 0.95
 
@@ -52,29 +52,18 @@ def run(
     side: str, cores: int, gpus: int, clips: Path, model: Path, output: Path, extra: Sequence[str]
 ) -> Figures:
     """One run of the real command on so many cores."""
-    timeline = output.with_suffix(".json")
     settings = {
-        "models.base": model / "sd",
-        "models.vae": "",
-        "models.controlnet": model / "controlnet",
-        "models.offline": "true",
         "control.type": "canny",
         "key_frames.min_interval": 5,
         "key_frames.max_interval": 5,
         "propagation.device": side,
     }
     usable = sorted(os.sched_getaffinity(0))[:cores]
-    command = ["taskset", "-c", ",".join(map(str, usable))]
-    command += [sys.executable, "-m", "daemon", "run", f"--video-folder={clips}", "--force"]
-    command += [f"--output-folder={output}", f"--timeline={timeline}"]
-    command += ["--devices=" + ",".join(f"cuda:{i}" for i in range(gpus))]
-    command += [f"--set={key}={value}" for key, value in settings.items()]
-    command += [f"--set={assignment}" for assignment in extra]
+    prefix = ["taskset", "-c", ",".join(map(str, usable))]
     watch = Utilisation(gpus)
     watch.start()
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    events = recorded_run(gpus, clips, model, output, settings, extra, prefix)
     ended = time.monotonic()
-    events = json.loads(timeline.read_text())["traceEvents"]
     kinds = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     spans = [event for event in events if event["ph"] == "X" and not _is_wait(event)]
     on_gpus = [event for event in spans if kinds[event["pid"]] == "device"]

@@ -16,9 +16,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from io_pipeline.video import ClipInfo, ClipReader, ClipWriter, scan_clip
 
@@ -98,28 +99,48 @@ def shortened(info: ClipInfo, frames: int) -> ClipInfo:
     )
 
 
-def run(gpus: int, clips: Path, model: Path, output: Path, extra: Sequence[str]) -> Figures:
-    """One run of the real command."""
+def recorded_run(
+    gpus: int,
+    clips: Path,
+    model: Path,
+    output: Path,
+    settings: Mapping[str, object],
+    extra: Sequence[str],
+    prefix: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """The events of the timeline of one run of the real command.
+
+    Args:
+        model: of `large_model`.
+        settings, extra: of the run; the latter as they are typed.
+        prefix: what the command is run by.
+    """
     timeline = output.with_suffix(".json")
     settings = {
         "models.base": model / "sd",
         "models.vae": "",
         "models.controlnet": model / "controlnet",
         "models.offline": "true",
-        "control.source": model / "ControlNetHED.pth",
+        **settings,
     }
-    command = [sys.executable, "-m", "daemon", "run", f"--video-folder={clips}"]
-    command += [f"--output-folder={output}", f"--timeline={timeline}"]
+    command = [*prefix, sys.executable, "-m", "daemon", "run", f"--video-folder={clips}"]
+    command += [f"--output-folder={output}", f"--timeline={timeline}", "--force"]
     command += ["--devices=" + ",".join(f"cuda:{i}" for i in range(gpus))]
     command += [f"--set={key}={value}" for key, value in settings.items()]
     command += [f"--set={assignment}" for assignment in extra]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    events: list[dict[str, Any]] = json.loads(timeline.read_text())["traceEvents"]
+    return events
+
+
+def run(gpus: int, clips: Path, model: Path, output: Path, extra: Sequence[str]) -> Figures:
+    """One run of the real command."""
     watch = Utilisation(gpus)
     watch.start()
     begin = time.monotonic()
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    settings = {"control.source": model / "ControlNetHED.pth"}
+    events = recorded_run(gpus, clips, model, output, settings, extra)
     whole = time.monotonic() - begin
-    events = json.loads(timeline.read_text())
-    events = events["traceEvents"] if isinstance(events, dict) else events
     spans = [event for event in events if event.get("ph") == "X"]
     translated = [event for event in spans if event["name"] == "translate"]
     first = min(event["ts"] for event in translated)
