@@ -33,7 +33,7 @@ from fresco_core.batch import Carry, KeyFrameBatch, Matched
 from fresco_core.flow import load_flow
 from fresco_core.flow.inverse_search import InverseSearch
 from fresco_core.options import TranslationOptions
-from fresco_core.saliency.camera import unlike_camera
+from fresco_core.saliency.motion import motion_saliency, nearest_flows
 from fresco_core.translator import FrescoTranslator
 
 BEGUN = time.perf_counter()
@@ -101,9 +101,8 @@ def matched(batch: KeyFrameBatch, carry: Carry | None) -> KeyFrameBatch:
     """The batch with what the CPU pool finds of it ahead of time."""
     frames = batch.frames if carry is None else np.concatenate((carry.frames, batch.frames))
     flows = np.stack(InverseSearch()(frames, np.roll(frames, -1, 0)))
-    towards = [*flows[0, :-1], flows[1, -2]]
-    salient = [unlike_camera(np.ascontiguousarray(each.transpose(1, 2, 0))) for each in towards]
-    return replace(batch, matched=Matched(flows, np.stack(salient).astype(np.uint8)))
+    salient_N1hw = motion_saliency(nearest_flows(*torch.from_numpy(flows)))
+    return replace(batch, matched=Matched(flows, salient_N1hw[:, 0].byte().numpy()))
 
 
 def measure(

@@ -11,6 +11,7 @@ what a new size costs: kernels and graphs that are made for it.
 import argparse
 import json
 import time
+from math import prod
 from pathlib import Path
 from statistics import median
 
@@ -75,7 +76,7 @@ def plot(by_size: dict[str, Figures | None], by_batch: dict[str, Figures | None]
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    pixels = {size: float(torch.tensor([*map(int, size.split("x"))]).prod()) for size in by_size}
+    pixels = {size: prod(map(int, size.split("x"))) for size in by_size}
     for axis, xs, found, label in (
         (left, [float(count) for count in by_batch], by_batch, "key frames in a batch (512x512)"),
         (right, [pixels[size] / 1e6 for size in by_size], by_size, "megapixels (batches of 8)"),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.device_memory import load_large_model, part, scene
+from benchmarks.device_memory import load_large_model, scene
 from benchmarks.keyframe_batch import key_frames
 from fresco_core.batch import KeyFrameBatch
 from fresco_core.flow import load_flow
@@ -123,7 +123,7 @@ def main() -> None:
     width, height = map(int, arguments.size.split("x"))
     count = arguments.batch
     if arguments.clip is None:
-        batch = part(scene(count, width, height), slice(count))
+        batch = scene(count, width, height)
     else:
         batch = key_frames(arguments.clip, count, width, height)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fresco_core.errors import brief
+
 # Sizes of pictures and batch whose graphs are kept: that of most windows and that of a last one.
 KEPT = 2
 
@@ -85,8 +87,7 @@ class CapturedBlocks:
         except Exception as error:  # whatever does not let itself be captured
             self._refused = True
             self.clear()
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            warnings.warn(f"networks without CUDA graphs, slower: {reason}", stacklevel=2)
+            warnings.warn(f"networks without CUDA graphs, slower: {brief(error)}", stacklevel=2)
         # Here, where the error no longer holds what it was raised among.
         return forward(*arguments, **named)
 

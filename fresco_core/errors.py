@@ -1,6 +1,11 @@
 """Errors that speak to a user: one line that names the file and the remedy."""
 
 
+def brief(error: BaseException, most: int = 200) -> str:
+    """What a library says of an error, in one line of so many characters; else the error's name."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class FrescodError(Exception):
     """An error whose message is meant for the user as it stands: what is wrong, what to do.
 

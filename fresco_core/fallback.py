@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import torch
 
+from fresco_core.errors import brief
+
 _Result = TypeVar("_Result")
 
 
@@ -42,7 +44,6 @@ class Fallback:
                 raise
             except Exception as error:  # whatever a compiler may say
                 self.usable = False
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                message = f"{self.what} without its GPU kernels, slower: {reason}"
+                message = f"{self.what} without its GPU kernels, slower: {brief(error)}"
                 warnings.warn(message, stacklevel=2)
         return plain()

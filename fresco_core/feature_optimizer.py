@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+import triton
 from torch import Tensor
 
 from fresco_core.correspondence import Correspondence
@@ -187,7 +188,7 @@ class FeatureOptimizer:
             self.frames,
             tokens,
             channels,
-            WIDTH=_power_of_two(channels),
+            WIDTH=triton.next_power_of_2(channels),
         )
 
     def _step(self, scratch: _Scratch, iteration: int) -> None:
@@ -211,7 +212,7 @@ class FeatureOptimizer:
             self.frames,
             tokens,
             channels,
-            WIDTH=_power_of_two(channels),
+            WIDTH=triton.next_power_of_2(channels),
             FIRST=iteration == 1,
             SPATIAL=self.spatial,
             TEMPORAL=self.temporal,
@@ -231,7 +232,3 @@ def _tiling(device: torch.device) -> tuple[int, int]:
         if 4 * TILE * depth * HALF.itemsize * stages <= available:
             return depth, stages
     return 16, 2
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from fresco_core.errors import ModelsError
+from fresco_core.errors import ModelsError, brief
 
 PULL_COMMAND = "frescod models pull"
 PULL = f"run `{PULL_COMMAND}` with a network"
@@ -108,4 +108,4 @@ def _reason(error: Exception) -> str:
         return "HF_HUB_OFFLINE is set"
     if "Connect" in type(error).__name__ or "Timeout" in type(error).__name__:
         return "no connection"
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return brief(error, 160)

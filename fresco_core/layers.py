@@ -69,6 +69,8 @@ class Layers:
 def _group_norm(
     sample_BChw: Tensor, norm: nn.GroupNorm, shift_BC: Tensor | None, silu: bool
 ) -> Tensor:
+    import triton
+
     from fresco_core.layer_kernels import chunk_moments, group_factors, scaled
 
     sample_BChw = sample_BChw.contiguous(memory_format=torch.channels_last)
@@ -96,8 +98,8 @@ def _group_norm(
         *(means_BKC, squares_BKC, norm.weight, norm.bias, shift_BC, factor_BC, offset_BC),
         *(positions, channels, chunks, length, norm.eps),
         SHIFTED=is_shifted,
-        ROWS=min(64, _power_of_two(chunks)),
-        WIDTH=_power_of_two(size),
+        ROWS=min(64, triton.next_power_of_2(chunks)),
+        WIDTH=triton.next_power_of_2(size),
     )
     scaled[(tiles, blocks, samples)](
         *(sample_BChw, factor_BC, offset_BC, out_BChw, positions, channels),
@@ -127,6 +129,8 @@ def _add(a_BChw: Tensor, b_BChw: Tensor, bias_C: Tensor) -> Tensor:
 
 
 def _double(sample_BChw: Tensor) -> Tensor:
+    import triton
+
     from fresco_core.layer_kernels import doubled
 
     sample_BChw = sample_BChw.contiguous(memory_format=torch.channels_last)
@@ -137,7 +141,7 @@ def _double(sample_BChw: Tensor) -> Tensor:
         device=sample_BChw.device,
         memory_format=torch.channels_last,
     )
-    width = min(1024, _power_of_two(channels))
+    width = min(1024, triton.next_power_of_2(channels))
     doubled[(samples * rows * columns, -(-channels // width))](
         *(sample_BChw, out_BChw, rows, columns, channels), WIDTH=width, num_warps=1
     )
@@ -155,7 +159,3 @@ def _gate(doubled: Tensor) -> Tensor:
         *(doubled, out, positions, channels), ROWS=ROWS, WIDTH=WIDTH, num_warps=8
     )
     return out
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()

@@ -44,8 +44,6 @@ def propagate_segments(
     except torch.OutOfMemoryError as error:
         reason = str(error).strip().partition("\n")[0]
     if reason:  # here, where the error no longer holds what it was raised among
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
         raise NoMemoryToPropagate(reason)
     for each, frames_THWC in zip(chosen, painted, strict=True):
         first, last = window.segments[each]

@@ -8,7 +8,7 @@ import sys
 
 import fresco_core
 import io_pipeline
-from fresco_core.errors import FrescodError
+from fresco_core.errors import FrescodError, brief
 from io_pipeline.worker import Failed
 
 UNPICKLE = """
@@ -35,3 +35,10 @@ def test_every_error_of_a_worker_is_understood_without_torch() -> None:
     }
     assert {"NoPictureError", "ClipError", "BlockError", "OutOfDeviceMemory"} <= errors.keys()
     subprocess.run([sys.executable, "-c", UNPICKLE], input=pickle.dumps(errors), check=True)
+
+
+def test_what_a_library_says_is_one_line_and_not_long() -> None:
+    assert brief(ValueError("no\n  room,\tat all")) == "no room, at all"
+    assert brief(ValueError("x" * 300)) == "x" * 200
+    assert brief(ValueError("x" * 300), 7) == "x" * 7
+    assert brief(KeyboardInterrupt()) == "KeyboardInterrupt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traceback import walk_tb
 
-from fresco_core.errors import KernelsError
+from fresco_core.errors import KernelsError, brief
 
 
 def failure(error: Exception) -> KernelsError | None:
@@ -18,7 +18,6 @@ def failure(error: Exception) -> KernelsError | None:
     }
     if not isinstance(error, ImportError) and ("triton" not in modules or "[CUDA]" in str(error)):
         return None
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
     return KernelsError(
-        f"GPU kernels of propagation cannot be built: {reason}; see `frescod doctor`"
+        f"GPU kernels of propagation cannot be built: {brief(error)}; see `frescod doctor`"
     )
