@@ -85,7 +85,8 @@ class Propagation:
         self.outlook: Outlook = lambda: [None]
         self._devices = devices
         self._runner = runner
-        self._cores = min(cores, limit or cores)
+        self._cores = cores
+        self._most = min(cores, limit or cores)  # that propagate
         self._limit = Budget(limit) if limit else None
         self._memory = memory
         self._deaths = deaths
@@ -93,6 +94,7 @@ class Propagation:
         self._charge = charge
         self._on_warning = on_warning
         self._waiting: list[Segment] = []
+        self._on_cores: set[Segment] = set()
         self._changed = asyncio.Event()
         # Of devices: what they were to take, and since when they are at it.
         self._groups: dict[asyncio.Task[None], tuple[float, float]] = {}
@@ -206,7 +208,8 @@ class Propagation:
         if self.side != DEVICES:
             core = self.rates.core.seconds(max(amounts))
             waiting = sum(each.amount for each in self._waiting)
-            pool = self.rates.core.seconds(waiting) / self._cores
+            cores = self._free_cores()
+            pool = self.rates.core.seconds(waiting) / cores if cores else math.inf
             if not device_takes(seconds, pool, core, window):
                 return False
         self._take_out(group)
@@ -327,6 +330,7 @@ class Propagation:
 
         def begin() -> None:
             segment.begun = time.monotonic()
+            self._on_cores.add(segment)
             if segment in self._waiting:
                 self._waiting.remove(segment)
 
@@ -356,20 +360,41 @@ class Propagation:
             self.rates.core.measured(seconds, segment.amount)
             self._count(CORES, [segment], seconds)
             settle([segment])
+        finally:
+            self._on_cores.discard(segment)
         self.look()
 
     def _core_begins(self, segment: Segment) -> bool:
         if not self._for_devices(segment):
             return True
-        if self.side == DEVICES:
+        if self.side == DEVICES or len(self._on_cores) >= self._free_cores():
             return False
         return core_begins(self.rates.core.seconds(segment.amount), self._devices_need())
+
+    def published(self, work: WindowWork) -> None:
+        """A window is on disk: what it took cores, apart from propagation, is known."""
+        window = work.window
+        amount = len(window.key_numbers) * window.height * window.width
+        seconds = sum(work.seconds[stage] for stage in ("prepare", "match", "publish"))
+        self.rates.around.measured(seconds, amount)
+
+    @property
+    def _gpus(self) -> int:
+        """Those that are ready."""
+        return sum(device.is_gpu and device.worker.ready for device in self._devices.all)
+
+    def _free_cores(self) -> int:
+        """Cores that may propagate now: all of them when nothing is left to translate."""
+        left = self.outlook()
+        if all(each is not None and each[0] == 0 for each in left):
+            return self._most
+        return min(self._most, self.rates.free_cores(self._cores, self._gpus))
 
     def _devices_need(self) -> float:
         """Seconds until the devices would have done everything; infinite where nobody knows."""
         known = self.outlook()
         clips = [left for left in known if left is not None]
-        count = sum(device.is_gpu and device.worker.ready for device in self._devices.all)
+        count = self._gpus
         if len(clips) < len(known) or count == 0:
             return math.inf
         amounts = [each.amount for each in self._waiting if self._for_devices(each)]

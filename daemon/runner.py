@@ -14,8 +14,6 @@ from daemon.workers import Worker
 
 # Who goes first where cores are short: what frees memory, then what feeds devices; of that the
 # short tasks that no device takes over before the long ones that one may.
-# Who goes first where cores are short: what frees memory, then what feeds devices; of that the
-# short tasks that no device takes over before the long ones that one may.
 PUBLISH, READ, MATCH, DRAW, SEARCH, PROPAGATE = range(6)
 
 Begin = Callable[[Worker], None]

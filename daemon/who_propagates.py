@@ -39,11 +39,17 @@ class Rate:
 
 @dataclass
 class Rates:
-    """What each side takes: for key frames times pixels translated, for frames propagated."""
+    """What each side takes: for key frames times pixels translated, for frames propagated.
+
+    Attributes:
+        around: what cores do for key frames times pixels apart from propagation: read, match,
+            encode.
+    """
 
     translate: Rate = field(default_factory=lambda: Rate(1.5e-6))
-    core: Rate = field(default_factory=lambda: Rate(4e-6))
+    core: Rate = field(default_factory=lambda: Rate(5e-6))
     device: Rate = field(default_factory=lambda: Rate(2e-8))
+    around: Rate = field(default_factory=lambda: Rate(4e-6))
 
     def group(self, amounts: Sequence[float]) -> float:
         """Seconds that a device takes for segments of these amounts, all at once."""
@@ -52,6 +58,15 @@ class Rates:
     def windows(self, amount: float) -> float:
         """Seconds that a device takes for so much, window by window."""
         return self.device.seconds(amount * (1 + SPARE / SEGMENTS))
+
+    def free_cores(self, cores: int, devices: int) -> int:
+        """Those that may propagate while so many devices translate: the rest feeds these.
+
+        A segment takes a core for longer than a device takes for a window, and nothing that a
+        device waits for can push it aside.
+        """
+        busy = devices * self.around.seconds(1.0) / self.translate.seconds(1.0)
+        return max(0, round(cores - busy))
 
 
 def filled(amounts: Sequence[float]) -> float:

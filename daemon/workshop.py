@@ -317,6 +317,7 @@ class Workshop:
         batches = clip.batches.get(work.window.index, ())
         task = PublishWindow(clip.staging, work.window, work.drawn, clip.encoding, batches)
         await self._disk(clip, task, work)
+        self.propagation.published(work)
 
     async def publish_clip(
         self, clip: ClipWork, output: Path, manifest: dict[str, Any]

@@ -195,6 +195,77 @@ def test_a_device_takes_the_window_that_most_waits_of() -> None:
     run(test())
 
 
+class TestFeeding:
+    """Cores that bring a device its next windows do not propagate for it."""
+
+    async def house(self) -> House:
+        house = House(cores=3)
+        house.rates(core=1, device=1, translate=4)
+        house.propagation.outlook = lambda: [(64 * 64.0, 0.0)]
+        house.device.translating = True
+        await house.up()
+        return house
+
+    def test_some_are_left(self) -> None:
+        async def test() -> None:
+            house = await self.house()
+            house.propagation.rates.around = Rate(8 / 64**2)
+            house.pool.start.set()
+            await house.propagate()
+            assert house.pool.seen == ["begun"]
+            house.pool.finish.set()
+            await house.done()
+            assert house.pool.seen == ["begun", "done"] * 2
+
+        run(test())
+
+    def test_all_of_them_feed_it(self) -> None:
+        async def test() -> None:
+            house = await self.house()
+            house.propagation.rates.around = Rate(12 / 64**2)
+            house.cores_do()
+            await house.propagate()
+            assert house.pool.seen == []
+            house.device.translating = False
+            turn = asyncio.create_task(house.propagation.turn(house.device, 64 * 64))
+            await turns(4)
+            assert [task.segments for task in house.worker.tasks] == [(0, 1)]
+            house.worker.finish.set()
+            assert await turn
+            await house.done()
+
+        run(test())
+
+    def test_none_is_fed_any_more(self) -> None:
+        async def test() -> None:
+            house = await self.house()
+            house.propagation.rates.around = Rate(12 / 64**2)
+            house.propagation.outlook = lambda: [(0.0, 64 * 64.0)]
+            house.rates(core=1, device=50)
+            house.cores_do()
+            await house.propagate()
+            await house.done()
+            assert house.clip.propagated == {"cpu": 6, "gpu": 0}
+
+        run(test())
+
+    def test_how_many_is_measured(self) -> None:
+        async def test() -> None:
+            house = await self.house()
+            work = await house.propagate()
+            work.seconds.update(prepare=3.0, match=1.0, publish=4.0, propagate=99.0, translate=9.0)
+            for _ in range(2):
+                house.propagation.published(work)
+            assert house.propagation.rates.around.seconds(3 * 64 * 64) == 8
+            house.device.translating = False
+            house.propagation.look()
+            house.worker.finish.set()
+            house.cores_do()
+            await house.done()
+
+        run(test())
+
+
 class TestTurn:
     """A device with a window to translate."""
 

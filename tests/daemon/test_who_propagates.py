@@ -59,6 +59,22 @@ def test_few_segments_take_a_device_nearly_as_long_as_many() -> None:
     assert rates.group([]) == 0
 
 
+class TestFreeCores:
+    """Two cores' work a device's second."""
+
+    rates = Rates(translate=Rate(3.0), around=Rate(6.0))
+
+    @pytest.mark.parametrize(
+        ("cores", "devices", "free"), [(3, 0, 3), (3, 1, 1), (16, 1, 14), (16, 8, 0), (4, 8, 0)]
+    )
+    def test_those_that_feed_devices_are_not(self, cores: int, devices: int, free: int) -> None:
+        assert self.rates.free_cores(cores, devices) == free
+
+    def test_few_of_them_feed_a_slow_device(self) -> None:
+        slow = Rates(translate=Rate(60.0), around=Rate(6.0))
+        assert slow.free_cores(3, 1) == 3
+
+
 class TestDeviceTakes:
     def test_with_nothing_to_translate_what_it_is_done_with_sooner(self) -> None:
         assert device_takes(group=0.5, pool=0.0, core=5.0, window=None)
