@@ -5,13 +5,18 @@
 Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR) and translates one batch
 with all constraints on, and with all but the feature optimisation: in float32 and half precision,
 plainly and with the project's kernels (what GPUs do by default is half precision with kernels), and
-in float32 with noise that is off by a little, which tells how far chance carries results apart.
-Prints the PSNR of the key frames to float32, plain, and the losses that the feature optimisation
-reaches from the same features.
+in float32 with noise that is off by a little, which tells how far chance carries results apart: the
+feature optimisation takes steps by signs, and enlarges whatever differs. Once more in float32 with
+features moved as the quick path has moved them, so that rounding is the only difference. Prints the
+PSNR of the key frames to float32, plain, and the losses that the feature optimisation reaches from
+the same features.
 """
 
 import argparse
+import sys
+import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ from fresco_core.fused_optimization import FusedOptimization
 from fresco_core.models import DiffusionModels
 from fresco_core.optimization import (
     TEMPORAL_WEIGHT,
+    FeatureOptimization,
     correlation,
     optimize_features,
     spatial_loss,
@@ -36,22 +42,43 @@ from fresco_core.options import TranslationOptions
 from fresco_core.sampling import SeededNoise, to_uint8
 from fresco_core.translator import FrescoTranslator
 
-# A small one, and what half precision rounds by.
-PERTURBATIONS = 1e-6, 2.0**-11
+# A small one, some times, and what half precision rounds by.
+PERTURBATIONS = *[1e-6] * 5, 2.0**-11
 
 
 class PerturbedNoise(SeededNoise):
-    """`SeededNoise` whose latents are off by so much."""
+    """`SeededNoise` whose latents are off by so much, otherwise in each draw."""
 
-    def __init__(self, seed: int, off: float) -> None:
+    def __init__(self, seed: int, off: float, draw: int) -> None:
         super().__init__(seed)
         self._off = off
+        self._errors = torch.Generator().manual_seed(draw)
 
     def latent(self, shape: tuple[int, ...]) -> torch.Tensor:
         """See `Noise.latent`."""
-        return super().latent(shape) + self._off * torch.randn(shape)
+        return super().latent(shape) + self._off * torch.randn(shape, generator=self._errors)
 
 
+class Moves:
+    """By how much an optimisation moves features; has others moved just so."""
+
+    def __init__(self, optimize: FeatureOptimization) -> None:
+        self._optimize = optimize
+        self._noted: list[torch.Tensor] = []
+
+    def note(self, feature_BChw: torch.Tensor, **given: Any) -> torch.Tensor:
+        """Optimise, and note it."""
+        found = self._optimize(feature_BChw, **given)
+        self._noted.append(found.float() - feature_BChw.float())
+        return found
+
+    def repeat(self, feature_BChw: torch.Tensor, **given: Any) -> torch.Tensor:
+        """What was noted first is done first."""
+        return feature_BChw + self._noted.pop(0)
+
+
+QUICK, REFERENCE = "half precision, kernels", "float32, plain"
+MOVED = f"{REFERENCE}, features moved as the quick path does"
 ALL = "all constraints"
 OPTIONS = {
     ALL: TranslationOptions(),
@@ -113,6 +140,42 @@ class Losses:
         return float(options.spatial_weight * spatial + TEMPORAL_WEIGHT * temporal)
 
 
+Translations = dict[tuple[str, str], NDArray[np.uint8]]
+
+
+def translations(models: DiffusionModels, batch: KeyFrameBatch) -> Translations:
+    """The batch's key frames by path and constraints; the models are in float32 afterwards."""
+    found: Translations = {}
+    begin = time.perf_counter()
+    for precision in ("half precision", "float32"):
+        if precision == "float32":
+            for network in (models.unet, models.vae, models.text_encoder, *models.controlnets):
+                network.float()
+            models = replace(models, dtype=torch.float32)
+        for constraints, path in product(OPTIONS, ("kernels", "plain")):
+            translator = translator_of(models, constraints, kernels=path == "kernels")
+            name = f"{precision}, {path}"
+            if (name, constraints) == (QUICK, ALL):
+                moves = Moves(translator.optimize)
+                translator.optimize = moves.note
+            noises = {name: SeededNoise(0)}
+            if name == REFERENCE:
+                for draw, off in enumerate(PERTURBATIONS):
+                    noises[f"{name}, noise off by {off:.1e} ({draw})"] = PerturbedNoise(
+                        0, off, draw
+                    )
+            if (name, constraints) == (REFERENCE, ALL):
+                noises[MOVED] = SeededNoise(0)
+            for each, noise in noises.items():
+                if each == MOVED:
+                    translator.optimize = moves.repeat
+                found[each, constraints] = key_frames_by(translator, batch, noise)
+                passed = time.perf_counter() - begin
+                print(f"{passed:.0f} s: {each}, {constraints}", file=sys.stderr, flush=True)
+            del translator
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clip", type=Path)
@@ -133,33 +196,20 @@ def main() -> None:
     quick.optimize = losses = Losses()
     key_frames_by(quick, batch, SeededNoise(0))
     del quick
-    found: dict[tuple[str, str], NDArray[np.uint8]] = {}
-    for precision in ("half precision", "float32"):
-        if precision == "float32":
-            for network in (models.unet, models.vae, models.text_encoder, *models.controlnets):
-                network.float()
-            models = replace(models, dtype=torch.float32)
-        for constraints in OPTIONS:
-            for path in ("kernels", "plain"):
-                translator = translator_of(models, constraints, kernels=path == "kernels")
-                name = f"{precision}, {path}"
-                found[name, constraints] = key_frames_by(translator, batch, SeededNoise(0))
-                for off in PERTURBATIONS if name == "float32, plain" else ():
-                    found[f"{name}, noise off by {off:.1e}", constraints] = key_frames_by(
-                        translator, batch, PerturbedNoise(0, off)
-                    )
-                del translator
-
+    found = translations(models, batch)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
     print("PSNR to float32, plain (the lowest of a key frame)\n")
     print("| path | " + " | ".join(OPTIONS) + " |")
     print("| --- |" + " --- |" * len(OPTIONS))
     for name in dict.fromkeys(name for name, _ in found):
-        if name == "float32, plain":
+        if name == REFERENCE:
             continue
         cells = []
         for constraints in OPTIONS:
-            frames, reference = found[name, constraints], found["float32, plain", constraints]
+            if (name, constraints) not in found:
+                cells.append("")
+                continue
+            frames, reference = found[name, constraints], found[REFERENCE, constraints]
             lowest = min(psnr(*pair) for pair in zip(frames, reference, strict=True))
             cells.append(f"{psnr(frames, reference):.1f} ({lowest:.1f}) dB")
         print(f"| {name} | " + " | ".join(cells) + " |")
