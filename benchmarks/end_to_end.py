@@ -126,7 +126,7 @@ def main() -> int:
         return run(side, cores, options.gpus, clips, model, output, options.set)
 
     cut_clips(options.clips, clips, options.gpus, 20)
-    for side in sides:
+    for side in dict.fromkeys(("cpu", *sides)):
         measured(side, max(all_cores))
     cut_clips(options.clips, clips, options.gpus * options.per_gpu, options.frames)
     rows = [measured(side, cores) for cores in all_cores for side in sides]

@@ -23,6 +23,7 @@ from io_pipeline.colour import Colour
 from io_pipeline.plan import ClipPlan
 from io_pipeline.tasks import (
     ClipSize,
+    CompilePropagation,
     DrawMap,
     LoadCheckpoint,
     MeasureClip,
@@ -216,7 +217,7 @@ class Cpu:
                 durations.hold(durations.publish * window.frame_count)
             case PublishClip():
                 return ()
-            case SaveCheckpoint() | LoadCheckpoint() | None:
+            case SaveCheckpoint() | LoadCheckpoint() | CompilePropagation() | None:
                 pass
             case _:
                 raise TypeError(type(task).__name__)

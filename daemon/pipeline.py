@@ -185,6 +185,7 @@ class Pipeline:
                 clip.controls,
                 control.type if control.enabled else (),
             )
+            self.workshop.propagation.compile_ahead(clip)
             clip.prompt.check(clip.plan.key_numbers, printable(clip.job.prompt_file))
             output = clip.settings.output.model_dump(exclude={"folder"})
             clip.encoding = Encoding.of(clip.plan, **output)

@@ -15,6 +15,7 @@ from daemon.actions import Action
 from daemon.budget import Budget
 from daemon.devices import Device, Devices
 from daemon.logs import about
+from daemon.machine_code import MachineCode
 from daemon.runner import PROPAGATE, Runner
 from daemon.segments import CORES, DEVICES, SIDES, Left, Segment, Share, settle
 from daemon.stages import propagation_options
@@ -38,10 +39,10 @@ class OnCpu(Protocol):
         stage: str,
         task: Any,
         priority: tuple[int, ...],
-        work: WindowWork,
-        on_start: Callable[[], None],
-        limit: Budget | None,
-        begins: Callable[[], bool],
+        work: WindowWork | None = None,
+        on_start: Callable[[], None] = ...,
+        limit: Budget | None = None,
+        begins: Callable[[], bool] = ...,
     ) -> Any: ...
 
 
@@ -95,6 +96,7 @@ class Propagation:
         self._on_warning = on_warning
         self._waiting: list[Segment] = []
         self._on_cores: set[Segment] = set()
+        self._machine_code = MachineCode(on_cpu, self.look)
         self._changed = asyncio.Event()
         # Of devices: what they were to take, and since when they are at it.
         self._groups: dict[asyncio.Task[None], tuple[float, float]] = {}
@@ -364,7 +366,15 @@ class Propagation:
             self._on_cores.discard(segment)
         self.look()
 
+    def compile_ahead(self, clip: ClipWork) -> None:
+        """Ready what cores propagate a clip with, if they are to."""
+        left_to_devices = self.side == DEVICES and self.by_devices(clip)
+        if clip.settings.output.frames == "all" and not left_to_devices:
+            self._machine_code.make(clip, propagation_options(clip.settings))
+
     def _core_begins(self, segment: Segment) -> bool:
+        if self._machine_code.is_being_made(segment.options):
+            return False
         if not self._for_devices(segment):
             return True
         if self.side == DEVICES or len(self._on_cores) >= self._free_cores():
@@ -419,4 +429,4 @@ class Propagation:
         """Have nothing more done."""
         for task in tuple(self._groups):
             task.cancel()
-        await asyncio.gather(*self._groups, return_exceptions=True)
+        await asyncio.gather(self._machine_code.close(), *self._groups, return_exceptions=True)

@@ -14,7 +14,7 @@ from daemon.workers import Worker
 
 # Who goes first where cores are short: what frees memory, then what feeds devices; of that the
 # short tasks that no device takes over before the long ones that one may.
-PUBLISH, READ, MATCH, DRAW, SEARCH, PROPAGATE = range(6)
+PUBLISH, READ, MATCH, DRAW, SEARCH, COMPILE, PROPAGATE = range(7)
 
 Begin = Callable[[Worker], None]
 

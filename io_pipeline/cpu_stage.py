@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from fresco_core.propagation import compile_ahead
 from io_pipeline.pace import Pace
 from io_pipeline.tasks import (
+    CompilePropagation,
     DrawMap,
     LoadCheckpoint,
     MatchPair,
@@ -76,6 +78,9 @@ class CpuTasks:
             case MatchPair(window, pair):
                 report("match", 0, 1)
                 self._match(window, pair, blocks[0])
+            case CompilePropagation(options):
+                report("propagate", 0, 1)
+                compile_ahead(options)
             case PropagateSegment(window, segment, options):
                 self._propagate(window, segment, options, blocks[0], report)
             case SearchFlows(window, segment):

@@ -168,6 +168,13 @@ class LoadCheckpoint:
 
 
 @dataclass(frozen=True)
+class CompilePropagation:
+    """Make the machine code that propagates, where this machine has none yet. For the CPU pool."""
+
+    options: PropagationOptions
+
+
+@dataclass(frozen=True)
 class PropagateSegment:
     """Make the frames between two key frames, into ``results``. For the CPU pool.
 

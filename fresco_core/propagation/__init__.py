@@ -1,7 +1,7 @@
 """Propagation: key frames carried to the frames of the segment between them.
 
-One public function. FRESCO (Yang et al., CVPR 2024), section on long videos; the synthesis is
-EBSynth's (Jamriška et al., 2019).
+One public function, and one that spares it seconds the first time. FRESCO (Yang et al., CVPR 2024),
+section on long videos; the synthesis is EBSynth's (Jamriška et al., 2019).
 
 Shape suffixes: T frames of the segment, both key frames included; H, W rows and columns; C = RGB;
 2 = horizontal (x), vertical (y) displacement in pixels.
@@ -19,7 +19,7 @@ from fresco_core.propagation.options import PropagationOptions
 
 _DEFAULT = PropagationOptions()
 
-__all__ = ["PropagationOptions", "propagate"]
+__all__ = ["PropagationOptions", "compile_ahead", "propagate"]
 
 
 def propagate(
@@ -48,7 +48,20 @@ def propagate(
     from fresco_core.propagation.machine_code import ready
     from fresco_core.propagation.segment import paint_segment, rehearse
 
-    ready(f"patch {options.patch}", lambda: rehearse(options.patch))
+    ready(_what(options), lambda: rehearse(options.patch))
     return paint_segment(
         frames_THWC, first_key_HWC, second_key_HWC, forward_flows, backward_flows, options, on_frame
     )
+
+
+def compile_ahead(options: PropagationOptions = _DEFAULT) -> None:
+    """Make the machine code that `propagate` needs, where this machine has none yet: some 20 s."""
+    from fresco_core.propagation.machine_code import is_made, ready
+    from fresco_core.propagation.segment import rehearse
+
+    if not is_made(_what(options)):
+        ready(_what(options), lambda: rehearse(options.patch))
+
+
+def _what(options: PropagationOptions) -> str:
+    return f"patch {options.patch}"

@@ -37,7 +37,7 @@ def ready(what: str, rehearse: Callable[[], None]) -> None:
         )
         return
     try:
-        mark = folder / f"frescod-{_digest(what)}.ready"
+        mark = _mark(folder, what)
         if mark.exists():
             rehearse()
             return
@@ -56,6 +56,16 @@ def ready(what: str, rehearse: Callable[[], None]) -> None:
             error,
         )
         compiled.keep_nothing()
+
+
+def is_made(what: str) -> bool:
+    """Whether nothing is left to make and keep for others."""
+    folder = compiled.folder()
+    return folder is None or _mark(folder, what).exists()
+
+
+def _mark(folder: Path, what: str) -> Path:
+    return folder / f"frescod-{_digest(what)}.ready"
 
 
 @contextmanager

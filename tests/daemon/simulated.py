@@ -22,6 +22,7 @@ from fresco_core.keyframes import Batch
 from io_pipeline import checkpoint
 from io_pipeline.blocks import Block
 from io_pipeline.tasks import (
+    CompilePropagation,
     DrawMap,
     LoadCheckpoint,
     MatchPair,
@@ -157,6 +158,8 @@ class WatchedHandler:
         self._handler, self._events = handler, events
 
     def __call__(self, task: Any, blocks: tuple[Block, ...], report: Report) -> Any:
+        if isinstance(task, CompilePropagation):
+            return None  # propagation is played
         self._events(event_of(task))
         if isinstance(task, PropagateSegment):
             result = _propagate(task.window, task.segment, blocks[0])

@@ -266,6 +266,49 @@ class TestFeeding:
         run(test())
 
 
+class TestMachineCode:
+    """What cores propagate with is made ahead, by one of them."""
+
+    def test_no_core_begins_a_segment_meanwhile(self) -> None:
+        async def test() -> None:
+            house = House(cores=2)
+            house.rates(core=1, device=50)
+            house.propagation.compile_ahead(house.clip)
+            house.pool.start.set()
+            await turns(4)
+            assert house.pool.seen == ["begun"]
+            await house.propagate()
+            assert house.pool.seen == ["begun"]
+            await house.up()
+            assert house.worker.tasks == []
+            house.pool.finish.set()
+            await house.done()
+            assert house.clip.propagated == {"cpu": 6, "gpu": 0}
+
+        run(test())
+
+    @pytest.mark.parametrize(
+        ("side", "settings", "made"),
+        [
+            ("cpu", {}, True),
+            ("auto", {}, True),
+            ("gpu", {}, False),
+            ("gpu", {"propagation.inpaint_scale": 1}, True),  # cores do it nevertheless
+            ("cpu", {"output.frames": "keys"}, False),
+        ],
+    )
+    def test_only_for_cores(self, side: str, settings: dict[str, Any], made: bool) -> None:
+        async def test() -> None:
+            house = House(side=side)
+            house.clip.settings = merge(Layer("command line", settings))
+            house.propagation.compile_ahead(house.clip)
+            house.cores_do()
+            await turns(6)
+            assert house.pool.seen == (["begun", "done"] if made else [])
+
+        run(test())
+
+
 class TestTurn:
     """A device with a window to translate."""
 

@@ -14,12 +14,13 @@ import pytest
 
 from fresco_core.keyframes import Batch
 from fresco_core.propagation import PropagationOptions
-from io_pipeline import checkpoint, publish
+from io_pipeline import checkpoint, cpu_stage, publish
 from io_pipeline.cpu_stage import CpuStage, CpuTasks
 from io_pipeline.match import Match
 from io_pipeline.options import MapOptions
 from io_pipeline.propagate import Propagate
 from io_pipeline.tasks import (
+    CompilePropagation,
     DrawMap,
     LoadCheckpoint,
     MatchPair,
@@ -75,6 +76,13 @@ def test_matches_a_pair(tasks: CpuTasks) -> None:
     for name in ("ring_flows", "salient"):
         assert np.array_equal(blocks[0][name], blocks[1][name])
     assert reports == [("match", 0, 1)]
+
+
+def test_compiles_ahead_what_propagates(tasks: CpuTasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(cpu_stage, "compile_ahead", made.append)
+    tasks(CompilePropagation(QUICK), (), Reports())
+    assert made == [QUICK]
 
 
 def test_propagates_a_segment(tasks: CpuTasks) -> None:

@@ -12,7 +12,13 @@ from threading import Barrier, Event, Lock
 
 import pytest
 
-from fresco_core.propagation import compiled, machine_code
+from fresco_core.propagation import (
+    PropagationOptions,
+    compile_ahead,
+    compiled,
+    machine_code,
+    segment,
+)
 from tests.conftest import ROOT
 
 
@@ -100,6 +106,24 @@ def test_who_waits_finds_it_made(folder: Path):
             order.append("first")
         second.result(timeout=10)
     assert order == ["first", "second"]
+
+
+def test_whether_it_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    assert not machine_code.is_made("a")
+    machine_code.ready("a", lambda: None)
+    assert machine_code.is_made("a")
+    assert not machine_code.is_made("b")
+    monkeypatch.setattr(compiled, "folder", lambda: None)
+    assert machine_code.is_made("b")  # each process makes its own
+
+
+def test_ahead_only_what_is_not_made(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    rehearsed: list[int] = []
+    monkeypatch.setattr(segment, "rehearse", rehearsed.append)
+    compile_ahead(PropagationOptions(patch=7))
+    monkeypatch.setattr(machine_code, "_ready", set())  # as another process
+    compile_ahead(PropagationOptions(patch=7))
+    assert rehearsed == [7]
 
 
 def test_once_in_a_process(folder: Path):
