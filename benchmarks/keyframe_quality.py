@@ -1,22 +1,22 @@
 """How far the quick path on a GPU is from the float32 path without the project's kernels.
 
-    python -m benchmarks.keyframe_quality [--clip FILE] [--size 512x512] [--batch 8] [--folder DIR]
+    python -m benchmarks.keyframe_quality [--clip FILE] [--size 512x512] [--batch 8] [--draws 5]
+        [--folder DIR]
 
 Makes random weights of Stable Diffusion 1.5's size (or takes those in DIR) and translates one batch
-with all constraints on, and with all but the feature optimisation: in float32 and half precision,
-plainly and with the project's kernels (what GPUs do by default is half precision with kernels), and
-in float32 with noise that is off by a little, which tells how far chance carries results apart: the
-feature optimisation takes steps by signs, and enlarges whatever differs. Once more in float32 with
-features moved as the quick path has moved them, so that rounding is the only difference. Prints the
-PSNR of the key frames to float32, plain, and the losses that the feature optimisation reaches from
-the same features.
+with all constraints on, and with all but the feature optimisation: in half precision with the
+project's kernels, as GPUs do by default, and without them; in float32 without them, and so once
+more with noise that is off by a little, in some draws: that tells how far chance carries results
+apart, because the feature optimisation takes steps by signs, and enlarges whatever differs. Once
+more in float32 with features moved as the quick path has moved them, so that rounding is the only
+difference. Prints the PSNR of the key frames to float32, plain, and the losses that the feature
+optimisation reaches from the same features.
 """
 
 import argparse
 import sys
 import time
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ from fresco_core.options import TranslationOptions
 from fresco_core.sampling import SeededNoise, to_uint8
 from fresco_core.translator import FrescoTranslator
 
-# A small one, some times, and what half precision rounds by.
-PERTURBATIONS = *[1e-6] * 5, 2.0**-11
+# A small one, and what half precision rounds by.
+SMALL, ROUNDING = 1e-6, 2.0**-11
 
 
 class PerturbedNoise(SeededNoise):
@@ -77,8 +77,8 @@ class Moves:
         return feature_BChw + self._noted.pop(0)
 
 
-QUICK, REFERENCE = "half precision, kernels", "float32, plain"
-MOVED = f"{REFERENCE}, features moved as the quick path does"
+QUICK, HALF = "half precision, kernels", "half precision, plain"
+REFERENCE = "float32, plain"
 ALL = "all constraints"
 OPTIONS = {
     ALL: TranslationOptions(),
@@ -143,36 +143,40 @@ class Losses:
 Translations = dict[tuple[str, str], NDArray[np.uint8]]
 
 
-def translations(models: DiffusionModels, batch: KeyFrameBatch) -> Translations:
+def translations(models: DiffusionModels, batch: KeyFrameBatch, draws: int) -> Translations:
     """The batch's key frames by path and constraints; the models are in float32 afterwards."""
     found: Translations = {}
     begin = time.perf_counter()
-    for precision in ("half precision", "float32"):
-        if precision == "float32":
-            for network in (models.unet, models.vae, models.text_encoder, *models.controlnets):
-                network.float()
-            models = replace(models, dtype=torch.float32)
-        for constraints, path in product(OPTIONS, ("kernels", "plain")):
-            translator = translator_of(models, constraints, kernels=path == "kernels")
-            name = f"{precision}, {path}"
-            if (name, constraints) == (QUICK, ALL):
-                moves = Moves(translator.optimize)
-                translator.optimize = moves.note
-            noises = {name: SeededNoise(0)}
-            if name == REFERENCE:
-                for draw, off in enumerate(PERTURBATIONS):
-                    noises[f"{name}, noise off by {off:.1e} ({draw})"] = PerturbedNoise(
-                        0, off, draw
-                    )
-            if (name, constraints) == (REFERENCE, ALL):
-                noises[MOVED] = SeededNoise(0)
-            for each, noise in noises.items():
-                if each == MOVED:
-                    translator.optimize = moves.repeat
-                found[each, constraints] = key_frames_by(translator, batch, noise)
-                passed = time.perf_counter() - begin
-                print(f"{passed:.0f} s: {each}, {constraints}", file=sys.stderr, flush=True)
-            del translator
+
+    def find(
+        path: str, constraints: str, translator: FrescoTranslator, noise: SeededNoise | None = None
+    ) -> None:
+        found[path, constraints] = key_frames_by(translator, batch, noise or SeededNoise(0))
+        passed = time.perf_counter() - begin
+        print(f"{passed:.0f} s: {path}, {constraints}", file=sys.stderr, flush=True)
+
+    for constraints in OPTIONS:
+        quick = translator_of(models, constraints, kernels=True)
+        if constraints == ALL:
+            moves = Moves(quick.optimize)
+            quick.optimize = moves.note
+        find(QUICK, constraints, quick)
+        del quick
+        find(HALF, constraints, translator_of(models, constraints, kernels=False))
+    for network in (models.unet, models.vae, models.text_encoder, *models.controlnets):
+        network.float()
+    models = replace(models, dtype=torch.float32)
+    for constraints in OPTIONS:
+        plain = translator_of(models, constraints, kernels=False)
+        find(REFERENCE, constraints, plain)
+        for draw in range(draws if constraints == ALL else 1):
+            noise = PerturbedNoise(0, SMALL, draw)
+            find(f"{REFERENCE}, noise off by {SMALL:.0e} ({draw})", constraints, plain, noise)
+        noise = PerturbedNoise(0, ROUNDING, 0)
+        find(f"{REFERENCE}, noise off by {ROUNDING:.1e}", constraints, plain, noise)
+        if constraints == ALL:
+            plain.optimize = moves.repeat
+            find(f"{REFERENCE}, features moved as the quick path does", ALL, plain)
     return found
 
 
@@ -181,6 +185,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--size", default="512x512")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
@@ -196,7 +201,7 @@ def main() -> None:
     quick.optimize = losses = Losses()
     key_frames_by(quick, batch, SeededNoise(0))
     del quick
-    found = translations(models, batch)
+    found = translations(models, batch, arguments.draws)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.size}")
     print("PSNR to float32, plain (the lowest of a key frame)\n")
     print("| path | " + " | ".join(OPTIONS) + " |")
