@@ -1,6 +1,7 @@
 """What the CPU pool does for a window as soon as its frames are read: nobody should wait for it."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -20,13 +21,12 @@ OnCpu = Callable[
 def fitting(window: Window, most: int, *, matched: bool) -> Window:
     """The window without what would take more than so many bytes to be found ahead.
 
-    What is needed for translating the device finds then, and for propagating the cores.
+    What is needed for translating the device finds then, and for propagating the cores. The former
+    has room before the latter: a GPU waits while its process finds that.
     """
-    if not matched or window.layout().nbytes > most:
-        window = replace(window, matched=False)
-    if window.layout().nbytes > most:
-        window = replace(window, searched=False)
-    return window
+    ways = itertools.product((matched and window.matched, False), (window.searched, False))
+    all_ways = [replace(window, matched=match, searched=search) for match, search in ways]
+    return next((each for each in all_ways if each.layout().nbytes <= most), all_ways[-1])
 
 
 def _nothing() -> None:
