@@ -7,7 +7,7 @@ Every segment waits for a core. A device takes all that wait of a window and tha
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -18,13 +18,13 @@ from daemon.logs import about
 from daemon.machine_code import MachineCode
 from daemon.runner import PROPAGATE, Runner
 from daemon.segments import CORES, DEVICES, SIDES, Left, Segment, Share, settle
+from daemon.setbacks import OnWarning, Setbacks
 from daemon.stages import propagation_options
 from daemon.who_propagates import Rates, core_begins, device_takes, devices_need, filled
 from daemon.work import ClipWork, WindowWork
-from daemon.workers import Worker, WorkerDied
+from daemon.workers import Worker
 from fresco_core.propagation.gpu import unsupported
 from io_pipeline.tasks import PropagateSegment, PropagateSegments
-from io_pipeline.worker import FatalError, NoMemoryToPropagate, OutOfDeviceMemory
 
 # Seconds after which a core that has left segments to the devices looks again.
 LOOK_AGAIN = 0.5
@@ -59,10 +59,8 @@ class Propagation:
         limit: of them, that propagate at a time; 0: all.
         side: "auto", or who is to do it: "cpu", "gpu".
         memory: bytes of a device's that it may take.
-        deaths: of devices at it, after which they do it no more.
+        setbacks: hears of what devices have failed at.
         on_cpu: has a core do a segment.
-        charge: tells of a device's death at a window of a clip; raises a FrescodError where it was
-            one too many.
         on_warning: hears what the user should know of a clip.
     """
 
@@ -75,10 +73,9 @@ class Propagation:
         limit: int,
         side: str,
         memory: int,
-        deaths: int,
+        setbacks: Setbacks,
         on_cpu: OnCpu,
-        charge: Callable[[ClipWork, Device, Exception, str], Awaitable[None]],
-        on_warning: Callable[[ClipWork, str, Action], None],
+        on_warning: OnWarning,
     ) -> None:
         self.side = side
         self.rates = Rates()
@@ -90,9 +87,8 @@ class Propagation:
         self._most = min(cores, limit or cores)  # that propagate
         self._limit = Budget(limit) if limit else None
         self._memory = memory
-        self._deaths = deaths
+        self._setbacks = setbacks
         self._on_cpu = on_cpu
-        self._charge = charge
         self._on_warning = on_warning
         self._waiting: list[Segment] = []
         self._on_cores: set[Segment] = set()
@@ -101,15 +97,13 @@ class Propagation:
         # Of devices: what they were to take, and since when they are at it.
         self._groups: dict[asyncio.Task[None], tuple[float, float]] = {}
         self._starved: dict[Device, ClipWork] = {}
-        self._too_large = math.inf  # pixels
-        self._given_up = False
         devices.on_free = self.look
 
     @property
     def _off(self) -> bool:
         """Whether cores alone propagate."""
         gpus = any(device.is_gpu for device in self._devices.all)
-        return self.side == CORES or self._given_up or not gpus
+        return self.side == CORES or self._setbacks.given_up or not gpus
 
     @property
     def waiting(self) -> int:
@@ -232,8 +226,8 @@ class Propagation:
         return max(windows.values(), key=len, default=[])
 
     def _for_devices(self, segment: Segment) -> bool:
-        fits = segment.pixels < self._too_large and not segment.cores_only
-        return fits and segment.begun is None and not self._off
+        possible = not segment.cores_only and not self._setbacks.too_large(segment)
+        return possible and segment.begun is None and not self._off
 
     async def _by_device(self, device: Device, group: Sequence[Segment]) -> None:
         wanted = [segment for segment in group if not segment.done.done()]
@@ -273,7 +267,7 @@ class Propagation:
             settle(group)
         else:
             try:
-                await self._mend(device, group, failure)
+                await self._setbacks.add(device, group, failure)
             except Exception as error:
                 settle(group, error)
             for segment in group:
@@ -281,34 +275,6 @@ class Propagation:
                 if not segment.done.done():
                     self._wait(segment)
         self.look()
-
-    async def _mend(self, device: Device, group: Sequence[Segment], failure: Exception) -> None:
-        """What becomes of segments that a device has not done: cores do them.
-
-        Raises:
-            FrescodError: a process has died of their clip once too often.
-        """
-        clip, window = group[0].clip, group[0].work.window
-        if isinstance(failure, NoMemoryToPropagate | OutOfDeviceMemory):
-            known = self._too_large
-            self._too_large = min(known, group[0].pixels)
-            if self._too_large < known:
-                text = (
-                    f"{device.name} has no memory to propagate at {window.width}x{window.height} "
-                    f"({failure}): from here on the CPU does that; lower key_frames.resolution or "
-                    "raise propagation.device_memory"
-                )
-                self._on_warning(clip, text, Action.WARNING)
-            return
-        died = isinstance(failure, WorkerDied | FatalError)
-        self._deaths -= 1 if died else self._deaths
-        why = "too many processes died of it" if died else f"{device.name}: {failure}"
-        if self._deaths <= 0 and not self._given_up:
-            self._given_up = True
-            text = f"from here on the CPU alone propagates: {why}"
-            self._on_warning(clip, text, Action.WARNING)
-        if died:
-            await self._charge(clip, device, failure, "the CPU propagates what it had")
 
     # --- what cores do ---------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from daemon.propagation import Propagation
 from daemon.readers import Reader, Readers
 from daemon.runner import PUBLISH, READ, Runner
 from daemon.segments import Left
+from daemon.setbacks import Setbacks
 from daemon.stages import map_options, translation_options
 from daemon.timeline import Timeline
 from daemon.work import ClipWork, WindowWork
@@ -99,9 +100,8 @@ class Workshop:
             limit=options.segments,
             side=options.propagation_device,
             memory=options.propagation_memory,
-            deaths=options.attempts,
+            setbacks=Setbacks(options.attempts, self.assignments.charge, self.warn),
             on_cpu=self._cpu,
-            charge=self.assignments.charge,
             on_warning=self.warn,
         )
         self.assignments.turn = self.propagation.turn
