@@ -20,6 +20,8 @@ from fresco_core.options import AttentionOptions
 
 # Only the two finest levels of the decoder: coarser tokens are too large to correspond.
 HOOKED_BLOCKS = ("up_blocks.2.", "up_blocks.3.")
+HOOKED_FACTORS = 16, 8
+"""Pixels a token along each axis, in these."""
 _PUBLISHED = AttentionOptions()
 # A padded key's product with every query: less than any other, finite in half precision, and small
 # enough that differences of scores are exact to far less than 1.

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fresco_core.attention import HOOKED_FACTORS
 from fresco_core.batch import KeyFrameBatch, Matched
 from fresco_core.correspondence import Correspondence, TokenGuides, correspond
 from fresco_core.fallback import Fallback
 from fresco_core.flow import FlowModel
 from fresco_core.models import DiffusionModels
 from fresco_core.options import TranslationOptions
-from fresco_core.prompts import effective_prompts, encode_prompts
+from fresco_core.prompts import PromptEncoder, effective_prompts
 from fresco_core.saliency import SaliencyModel
 from fresco_core.saliency.motion import MotionSaliency, nearest_flows
 from fresco_core.sampling import to_normalised
@@ -76,6 +77,7 @@ class Conditioner:
         self.models = models
         self.flow = flow
         self.saliency = saliency or MotionSaliency()
+        self._encode = PromptEncoder(models.tokenizer, models.text_encoder)
 
     def condition(self, batch: KeyFrameBatch, options: TranslationOptions) -> Conditioning:
         """Embed prompts, find correspondences and background of a batch (carried frames in it).
@@ -98,12 +100,16 @@ class Conditioner:
                 flows_N2HW = nearest_flows(forward_N2HW, backward_N2HW)
                 salient_N1HW = self.saliency(frames_N3HW, flows_N2HW)
             background_N1HW = background_map(salient_N1HW)
+        guides = TokenGuides(normalised_N3HW, correspondence)
+        if options.cross_frame_attention or options.temporal_attention:
+            for factor in HOOKED_FACTORS:
+                guides.make(factor)
         return Conditioning(
             normalised_N3HW,
             self.embed(batch.prompts, batch.negative, options),
             self.control(batch.controls),
             correspondence,
-            TokenGuides(normalised_N3HW, correspondence),
+            guides,
             background_N1HW,
             self._smoothing_kernels,
         )
@@ -122,9 +128,7 @@ class Conditioner:
             )
             for text in prompts
         ]
-        return encode_prompts(
-            self.models.tokenizer,
-            self.models.text_encoder,
+        return self._encode(
             [positive for positive, _ in texts],
             [negative for _, negative in texts],
             weights=options.prompt_weights,

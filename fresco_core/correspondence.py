@@ -209,52 +209,57 @@ class Trajectories:
     linked: Tensor
 
 
-def link_pair(
-    frame_CHW: Tensor, next_CHW: Tensor, back_flow_2HW: Tensor, occluded_HW: Tensor
+def link_pairs(
+    frames_NCHW: Tensor, nexts_NCHW: Tensor, back_flows_N2HW: Tensor, occluded_NHW: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Match the tokens of a frame one to one with those of the next.
+    """Match the tokens of frames one to one with those of the frames after them.
 
     Every visible token of the next frame follows its flow back to a token; of several that meet,
     the one most alike in colour keeps it (the first of equals). Tokens left over on both sides are
-    paired in ascending order and count as unlinked.
+    paired in ascending order and count as unlinked. All shapes follow from the arguments', so that
+    nobody waits for a device to tell one.
 
     Args:
-        frame_CHW, next_CHW: colours on the token grid.
-        back_flow_2HW: on the next frame's grid towards `frame`, in tokens.
-        occluded_HW: bool, tokens of the next frame without a counterpart.
+        frames_NCHW, nexts_NCHW: colours on the token grid.
+        back_flows_N2HW: on the next frame's grid towards the frame, in tokens.
+        occluded_NHW: bool, tokens of the next frame without a counterpart.
 
     Returns:
-        mapping (P,) int64, token of `frame` -> token of the next; unlinked (P,) bool.
+        mapping (N,P) int64, token of the frame -> token of the next; unlinked (N,P) bool.
     """
-    height, width = occluded_HW.shape
-    count, device = height * width, occluded_HW.device
-    y_HW, x_HW = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-    )
-    target_x_P = (x_HW + back_flow_2HW[0]).round().long().flatten()
-    target_y_P = (y_HW + back_flow_2HW[1]).round().long().flatten()
-    inside_P = (target_x_P >= 0) & (target_x_P < width) & (target_y_P >= 0) & (target_y_P < height)
-    candidate_Q = torch.nonzero(inside_P & ~occluded_HW.flatten())[:, 0]
-    target_Q = (target_y_P * width + target_x_P)[candidate_Q]
-    colours_CP, next_colours_CP = frame_CHW.flatten(1), next_CHW.flatten(1)
-    distance_Q = (next_colours_CP[:, candidate_Q] - colours_CP[:, target_Q]).square().mean(0)
+    height, width = occluded_NHW.shape[1:]
+    count, device = height * width, occluded_NHW.device
+    x_NHW = torch.arange(width, device=device) + back_flows_N2HW[:, 0]
+    y_NHW = torch.arange(height, device=device)[:, None] + back_flows_N2HW[:, 1]
+    target_x_NP, target_y_NP = x_NHW.round().long().flatten(1), y_NHW.round().long().flatten(1)
+    inside_NP = (target_x_NP >= 0) & (target_x_NP < width)
+    inside_NP &= (target_y_NP >= 0) & (target_y_NP < height)
+    # What has no target shares one behind the picture, which is left away in the end.
+    seen_NP = inside_NP & ~occluded_NHW.flatten(1)
+    target_NP = torch.where(seen_NP, target_y_NP * width + target_x_NP, count)
+    colours_NCP, next_colours_NCP = frames_NCHW.flatten(2), nexts_NCHW.flatten(2)
+    at_NCP = target_NP.clamp_max(count - 1)[:, None].expand_as(colours_NCP)
+    distance_NP = (next_colours_NCP - colours_NCP.gather(2, at_NCP)).square().mean(1)
 
     # Two stable sorts order by (target, distance, token): the first of each target is its owner.
-    order_Q = torch.argsort(distance_Q, stable=True)
-    order_Q = order_Q[torch.argsort(target_Q[order_Q], stable=True)]
-    sorted_target_Q = target_Q[order_Q]
-    first_Q = torch.ones_like(sorted_target_Q, dtype=torch.bool)
-    first_Q[1:] = sorted_target_Q[1:] != sorted_target_Q[:-1]
-    owned, owner = sorted_target_Q[first_Q], candidate_Q[order_Q[first_Q]]
+    order_NP = distance_NP.argsort(dim=1, stable=True)
+    order_NP = order_NP.gather(1, target_NP.gather(1, order_NP).argsort(dim=1, stable=True))
+    sorted_target_NP = target_NP.gather(1, order_NP)
+    owns_NP = sorted_target_NP < count
+    owns_NP[:, 1:] &= sorted_target_NP[:, 1:] != sorted_target_NP[:, :-1]
+    owned_NP = torch.where(owns_NP, sorted_target_NP, count)
 
-    unlinked_P = torch.ones(count, dtype=torch.bool, device=device)
-    unlinked_P[owned] = False
-    free_P = torch.ones(count, dtype=torch.bool, device=device)
-    free_P[owner] = False
-    mapping_P = torch.empty(count, dtype=torch.long, device=device)
-    mapping_P[owned] = owner
-    mapping_P[unlinked_P] = torch.nonzero(free_P)[:, 0]
-    return mapping_P, unlinked_P
+    def by_target(value_NP: Tensor) -> Tensor:
+        """Of each target's owner; 0 where there is none."""
+        placed_NQ = value_NP.new_zeros(len(value_NP), count + 1)
+        return placed_NQ.scatter_(1, owned_NP, value_NP)[:, :count]
+
+    unlinked_NP = ~by_target(owns_NP)
+    busy_NP = torch.zeros_like(owns_NP).scatter_(1, order_NP, owns_NP)
+    free_NP = busy_NP.byte().argsort(dim=1, stable=True)  # those that own nothing come first
+    rank_NP = unlinked_NP.long().cumsum(1).sub_(1).clamp_min_(0)
+    mapping_NP = torch.where(unlinked_NP, free_NP.gather(1, rank_NP), by_target(order_NP))
+    return mapping_NP, unlinked_NP
 
 
 def trajectories(frames_N3HW: Tensor, correspondence: Correspondence, factor: int) -> Trajectories:
@@ -269,18 +274,16 @@ def trajectories(frames_N3HW: Tensor, correspondence: Correspondence, factor: in
     colours_N3hw = scale_down(frames_N3HW, 1 / factor)
     flows_N2hw = scale_down(correspondence.backward_flows, 1 / factor) / factor
     occluded_Nhw = scale_down(correspondence.backward_occlusions, 1 / factor)[:, 0] > 0.5
-    tokens = occluded_Nhw[0].numel()
-    forward = [torch.arange(tokens, device=frames_N3HW.device)]
-    linked_PNN = torch.ones(tokens, count, count, dtype=torch.bool, device=frames_N3HW.device)
+    mapping_NP, unlinked_NP = link_pairs(
+        colours_N3hw[:-1], colours_N3hw[1:], flows_N2hw[:-1], occluded_Nhw[:-1]
+    )
+    forward = [torch.arange(occluded_Nhw[0].numel(), device=frames_N3HW.device)]
+    breaks = [torch.zeros_like(forward[0])]  # of each path until each frame
     for i in range(count - 1):
-        mapping_P, unlinked_P = link_pair(
-            colours_N3hw[i], colours_N3hw[i + 1], flows_N2hw[i], occluded_Nhw[i]
-        )
-        broken_P = unlinked_P[forward[-1]]
-        linked_PNN[broken_P, : i + 1, i + 1 :] = False
-        linked_PNN[broken_P, i + 1 :, : i + 1] = False
-        forward.append(mapping_P[forward[-1]])
-    forward_NP = torch.stack(forward)
+        breaks.append(breaks[-1] + unlinked_NP[i][forward[-1]])
+        forward.append(mapping_NP[i][forward[-1]])
+    forward_NP, breaks_PN = torch.stack(forward), torch.stack(breaks, 1)
+    linked_PNN = breaks_PN[:, :, None] == breaks_PN[:, None]
     return Trajectories(forward_NP, forward_NP.argsort(dim=1), linked_PNN)
 
 
@@ -292,6 +295,16 @@ class TokenGuides:
         self._correspondence = correspondence
         self._key_tokens: dict[int, KeyTokens] = {}
         self._trajectories: dict[int, Trajectories] = {}
+
+    def make(self, factor: int) -> None:
+        """Make those of a grid of so many pixels a token, along each axis, ahead.
+
+        How many key tokens there are has to be waited for: better while a device has little to do.
+        """
+        height, width = self._frames_N3HW.shape[-2:]
+        tokens = (height // factor) * (width // factor)
+        self.key_tokens(tokens)
+        self.trajectories(tokens)
 
     def _factor(self, tokens: int) -> int:
         height, width = self._frames_N3HW.shape[-2:]

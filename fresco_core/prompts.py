@@ -5,6 +5,7 @@ Shapes: N frames, L tokens (77, or a multiple of it), D channels of the text enc
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ NEGATIVE = (
 # Characters that are looked at: what the encoder sees is far shorter, and a prompt of a megabyte
 # takes seconds.
 LOOKED_AT = 1 << 14
+# Batches whose texts are kept, some 200 KB a text.
+KEPT = 8
 # Of a prompt with weights: eight times what the text encoder sees at once.
 MOST_TOKENS = 600
 
@@ -73,7 +76,7 @@ def cut_off(tokenizer: Any, text: str, *, weights: bool = True) -> str:
     Args:
         tokenizer: of the base model.
         text: the prompt.
-        weights: as `encode_prompts` has it.
+        weights: as `PromptEncoder` has it.
     """
     beyond, text = text[LOOKED_AT:], expand(tokenizer, text[:LOOKED_AT])
     if weights:
@@ -83,36 +86,40 @@ def cut_off(tokenizer: Any, text: str, *, weights: bool = True) -> str:
     return _text(tokenizer, ids[room:]) + beyond
 
 
-@torch.no_grad()
-def encode_prompts(
-    tokenizer: Any,
-    text_encoder: Any,
-    positive: Sequence[str],
-    negative: Sequence[str],
-    *,
-    weights: bool = True,
-) -> Tensor:
-    """Embeddings for classifier-free guidance: those of all negative prompts, then the positive.
+class PromptEncoder:
+    """Embeddings of prompts; those of the last batches are kept, a clip has few texts."""
 
-    Args:
-        tokenizer, text_encoder: of the base model.
-        positive, negative: one text a frame.
-        weights: brackets weigh words, see `fresco_core.prompt_weights`, and texts beyond the
-            encoder's 77 tokens are encoded in parts, `MOST_TOKENS` at most; all texts get as many
-            tokens as the longest. False: brackets are text, and what is beyond 77 tokens is cut
-            off, as published.
+    def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
+        """Take tokenizer and text encoder of a base model."""
+        self._tokenizer = tokenizer
+        self._text_encoder = text_encoder
+        self._encoded = lru_cache(KEPT)(self._encode)
 
-    Returns:
-        (2N,L,D), last hidden state of the text encoder.
-    """
-    texts = list(dict.fromkeys([*negative, *positive]))
-    expanded = [expand(tokenizer, text[:LOOKED_AT]) for text in texts]
-    if weights:
-        embeddings = _encode_weighted(tokenizer, text_encoder, expanded)
-    else:
-        embeddings = _encode_plain(tokenizer, text_encoder, expanded)
-    rows = torch.tensor([texts.index(text) for text in [*negative, *positive]])
-    return embeddings[rows.to(embeddings.device)]
+    def __call__(
+        self, positive: Sequence[str], negative: Sequence[str], *, weights: bool = True
+    ) -> Tensor:
+        """Embeddings for classifier-free guidance: of all negative prompts, then of the positive.
+
+        Args:
+            positive, negative: one text a frame.
+            weights: brackets weigh words, see `fresco_core.prompt_weights`, and texts beyond the
+                encoder's 77 tokens are encoded in parts, `MOST_TOKENS` at most; all texts get as
+                many tokens as the longest. False: brackets are text, and what is beyond 77 tokens
+                is cut off, as published.
+
+        Returns:
+            (2N,L,D), last hidden state of the text encoder.
+        """
+        texts = tuple(dict.fromkeys([*negative, *positive]))
+        embeddings = self._encoded(texts, weights)
+        return torch.stack([embeddings[texts.index(text)] for text in [*negative, *positive]])
+
+    @torch.no_grad()
+    def _encode(self, texts: tuple[str, ...], weights: bool) -> Tensor:
+        """(T,L,D), in one batch: what else is in it shows in the last bits."""
+        expanded = [expand(self._tokenizer, text[:LOOKED_AT]) for text in texts]
+        encode = _encode_weighted if weights else _encode_plain
+        return encode(self._tokenizer, self._text_encoder, expanded)
 
 
 def _encode_plain(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:

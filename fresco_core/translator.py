@@ -164,7 +164,7 @@ class FrescoTranslator:
             conditioning = self.conditioner.condition(batch, self.options)
             noise = SeededNoise(self.options.seed)
             references = self.reference_pass(conditioning, noise)
-            latents_N4hw, record = self.sample(
+            latents_N4hw, record_S24hw = self.sample(
                 conditioning, references, noise, carry.latents if carry else None, on_step
             )
             pictures_N3HW = self.codec.decode(latents_N4hw[new])
@@ -179,7 +179,7 @@ class FrescoTranslator:
         return Translation(
             frames,
             Carry(
-                latents=record,
+                latents=record_S24hw.cpu(),
                 frames=batch.frames[[0, -1]],
                 controls=None if batch.controls is None else batch.controls[[0, -1]],
                 prompts=(batch.prompts[0], batch.prompts[-1]),
@@ -225,7 +225,8 @@ class FrescoTranslator:
             carried_S24hw: `Carry.latents`, or None in a clip's first batch.
 
         Returns:
-            latents (N,4,h,w), float32, and the record (S,2,4,h,w) for the next batch.
+            latents (N,4,h,w), float32, and the record (S,2,4,h,w) for the next batch. Nothing has
+            been waited for until then.
         """
         options, schedule = self.options, self.schedule
         noise.restart()
@@ -239,6 +240,8 @@ class FrescoTranslator:
             latents_N4hw = schedule.add_noise(clean_N4hw, noise_N4hw, begin)
 
         self.attention.guides = conditioning.guides
+        if carried_S24hw is not None:
+            carried_S24hw = on_device(carried_S24hw, self.models.device)
         record = []
         count = options.executed_steps
         for i, index in enumerate(range(begin, options.steps)):
@@ -247,7 +250,7 @@ class FrescoTranslator:
                 # carry that was kept on disk has lost its layout, and must give the same bits.
                 latents_N4hw = latents_N4hw.clone()
                 latents_N4hw[:2] = carried_S24hw[i]
-            record.append(latents_N4hw[[0, -1]])
+            record.append(torch.stack((latents_N4hw[0], latents_N4hw[-1])))
             predicted_N4hw = self.predict_noise(latents_N4hw, index, conditioning, references)
             clean_N4hw = schedule.predict_clean(latents_N4hw, predicted_N4hw, index)
             if options.smooths(index):
@@ -257,8 +260,7 @@ class FrescoTranslator:
                 on_step(Step(i, count, timestep, latents_N4hw, predicted_N4hw, clean_N4hw))
             fresh_N4hw = on_device(noise.latent(tuple(latents_N4hw.shape)), self.models.device)
             latents_N4hw = schedule.previous(latents_N4hw, clean_N4hw, fresh_N4hw, index)
-        # Only now, so that no step waits for the one before.
-        return latents_N4hw, torch.stack(record).cpu()
+        return latents_N4hw, torch.stack(record)
 
     @torch.no_grad()
     def predict_noise(

@@ -16,7 +16,9 @@ from fresco_core.options import TranslationOptions
 from fresco_core.saliency.motion import MotionSaliency
 from tests.fresco_core.scenes import panning
 
-MODELS: Any = SimpleNamespace(device=torch.device("cpu"), controlnets=())
+MODELS: Any = SimpleNamespace(
+    device=torch.device("cpu"), controlnets=(), tokenizer=None, text_encoder=None
+)
 BATCH = KeyFrameBatch(panning(3, 64, 128, step=5), None, ("a car",) * 3)
 
 

@@ -6,7 +6,7 @@ from fresco_core.correspondence import (
     consistency_occlusion,
     correspond,
     key_mask,
-    link_pair,
+    link_pairs,
     photometric_occlusion,
     trajectories,
     warp,
@@ -69,25 +69,62 @@ def test_key_mask_takes_the_first_frame_and_what_is_new():
     assert not mask[2].any()
 
 
-def test_link_pair_is_a_permutation_that_follows_the_flow():
+def linked(
+    frame: torch.Tensor, following: torch.Tensor, flow: torch.Tensor, occluded: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One pair's mapping, and what is unlinked."""
+    (mapping,), (unlinked,) = link_pairs(frame[None], following[None], flow[None], occluded[None])
+    return mapping, unlinked
+
+
+def test_linked_tokens_are_a_permutation_that_follows_the_flow():
     colours = torch.rand(3, 4, 6)
     flow = torch.zeros(2, 4, 6)
     flow[0] = 1  # token q of the next frame came from its right neighbour
-    mapping, unlinked = link_pair(colours, colours, flow, torch.zeros(4, 6, dtype=torch.bool))
+    mapping, unlinked = linked(colours, colours, flow, torch.zeros(4, 6, dtype=torch.bool))
     assert sorted(mapping.tolist()) == list(range(24))
     assert torch.equal(unlinked.view(4, 6)[:, 0], torch.ones(4, dtype=torch.bool))
     assert torch.equal(mapping.view(4, 6)[0, 1:], torch.arange(5))
 
 
-def test_link_pair_gives_a_contested_token_to_the_most_alike():
+def test_a_contested_token_goes_to_the_most_alike():
     frame, following = torch.zeros(3, 1, 3), torch.zeros(3, 1, 3)
     following[:, 0, 1] = 0.1
     following[:, 0, 2] = 0.5
     flow = torch.zeros(2, 1, 3)
     flow[0] = torch.tensor([[5.0, -1.0, -2.0]])  # 1 and 2 both come from 0; 0 leaves the picture
-    mapping, unlinked = link_pair(frame, following, flow, torch.zeros(1, 3, dtype=torch.bool))
+    mapping, unlinked = linked(frame, following, flow, torch.zeros(1, 3, dtype=torch.bool))
     assert mapping[0] == 1
     assert unlinked.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(("rows", "columns", "hidden"), [(5, 7, 0.2), (4, 4, 1.0), (1, 9, 0.0)])
+def test_links_as_a_loop_over_tokens_would(rows: int, columns: int, hidden: float):
+    random = torch.Generator().manual_seed(rows)
+    # Few colours: many tokens are equally alike, and the first of them must win.
+    frames = torch.randint(0, 2, (4, 3, rows, columns), generator=random).float()
+    flows = 3 * torch.randn(3, 2, rows, columns, generator=random)
+    occluded = torch.rand(3, rows, columns, generator=random) < hidden
+    mappings, unlinked = link_pairs(frames[:-1], frames[1:], flows, occluded)
+    for pair in range(3):
+        owners: dict[int, int] = {}
+
+        def unlike(token: int, target: int, pair: int = pair) -> float:
+            there, here = frames[pair].flatten(1), frames[pair + 1].flatten(1)
+            return float((here[:, token] - there[:, target]).square().mean())
+
+        for token in range(rows * columns):
+            y, x = divmod(token, columns)
+            to_x, to_y = (round(float(at)) for at in torch.tensor([x, y]) + flows[pair, :, y, x])
+            if occluded[pair, y, x] or not (0 <= to_x < columns and 0 <= to_y < rows):
+                continue
+            target = to_y * columns + to_x
+            if target not in owners or unlike(token, target) < unlike(owners[target], target):
+                owners[target] = token
+        free = iter(sorted(set(range(rows * columns)) - set(owners.values())))
+        expected = [owners[t] if t in owners else next(free) for t in range(rows * columns)]
+        assert mappings[pair].tolist() == expected
+        assert unlinked[pair].tolist() == [t not in owners for t in range(rows * columns)]
 
 
 def test_trajectories_follow_a_pan_and_break_at_the_border():

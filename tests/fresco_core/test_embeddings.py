@@ -12,7 +12,7 @@ from fresco_core.embeddings import expand, read_embedding
 from fresco_core.errors import ModelsError
 from fresco_core.model_set import check_models
 from fresco_core.models import DiffusionModels, load_diffusion_models
-from fresco_core.prompts import encode_prompts
+from fresco_core.prompts import PromptEncoder
 
 WIDTH = 32
 
@@ -22,7 +22,7 @@ def vectors(count: int, seed: int = 0) -> Tensor:
 
 
 def embed(models: DiffusionModels, text: str, weights: bool = True) -> Tensor:
-    return encode_prompts(models.tokenizer, models.text_encoder, [text], [""], weights=weights)[1]
+    return PromptEncoder(models.tokenizer, models.text_encoder)([text], [""], weights=weights)[1]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from fresco_core import prompts
 from fresco_core.models import load_diffusion_models
-from fresco_core.prompts import cut_off, default_prompts, effective_prompts, encode_prompts
+from fresco_core.prompts import PromptEncoder, cut_off, default_prompts, effective_prompts
 from fresco_core.tiny_model import make_tiny_model
 
 
@@ -45,12 +45,33 @@ def test_effective_prompts():
 
 
 def test_embeddings_come_negative_first_one_a_frame(models):
-    found = encode_prompts(models.tokenizer, models.text_encoder, ["a car", "a dog"], ["dark"] * 2)
+    found = PromptEncoder(models.tokenizer, models.text_encoder)(["a car", "a dog"], ["dark"] * 2)
     assert found.shape == (4, 77, 32)
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[2], found[3])
-    alone = encode_prompts(models.tokenizer, models.text_encoder, ["a dog"], ["dark"])
+    alone = PromptEncoder(models.tokenizer, models.text_encoder)(["a dog"], ["dark"])
     assert torch.allclose(alone[1], found[3], atol=1e-6)
+
+
+def test_texts_are_encoded_once(models):
+    seen: list[int] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(models.text_encoder, name)
+
+        def __call__(self, tokens: torch.Tensor) -> object:
+            seen.append(len(tokens))
+            return models.text_encoder(tokens)
+
+    encode = PromptEncoder(models.tokenizer, Watched())
+    first = encode(["a car", "a dog"], ["dark"] * 2, weights=False)
+    fewer = encode(["a car", "a dog", "a dog"], ["dark"] * 3, weights=False)
+    assert seen == [3]
+    assert torch.equal(fewer, torch.stack([first[i] for i in (0, 0, 0, 2, 3, 3)]))
+    encode(["a car"], ["dark"], weights=False)
+    encode(["a car"], ["dark"], weights=True)
+    assert len(seen) == 3
 
 
 def test_what_does_not_fit_is_named(models):
@@ -78,9 +99,9 @@ def test_no_more_is_looked_at_than_the_encoder_may_see(models, weights):
     rest = cut_off(Watched(), words, weights=weights)
     assert len(words) - 3000 < len(rest) < len(words)
     encoder = models.text_encoder
-    embedded = encode_prompts(Watched(), encoder, [words], [""], weights=weights)
+    embedded = PromptEncoder(Watched(), encoder)([words], [""], weights=weights)
     assert max(looked_at) == prompts.LOOKED_AT
-    short = encode_prompts(tokenizer, encoder, [words[:4000]], [""], weights=weights)
+    short = PromptEncoder(tokenizer, encoder)([words[:4000]], [""], weights=weights)
     assert torch.equal(embedded, short)
     assert embedded.shape[1] == 77 or weights
 
@@ -88,7 +109,7 @@ def test_no_more_is_looked_at_than_the_encoder_may_see(models, weights):
 def encode(models, *texts, weights=True):
     """Embeddings of texts, the last after an empty one."""
     negative = [""] * len(texts)
-    found = encode_prompts(models.tokenizer, models.text_encoder, texts, negative, weights=weights)
+    found = PromptEncoder(models.tokenizer, models.text_encoder)(texts, negative, weights=weights)
     return found[len(texts) :]
 
 
@@ -148,5 +169,5 @@ def test_whatever_stands_in_brackets_gives_an_embedding(models, text):
 
 def test_half_precision_stays_half(models):
     half = deepcopy(models.text_encoder).to(torch.bfloat16)
-    found = encode_prompts(models.tokenizer, half, ["a (car:1.3) [dog]"], [""], weights=True)
+    found = PromptEncoder(models.tokenizer, half)(["a (car:1.3) [dog]"], [""], weights=True)
     assert found.dtype == torch.bfloat16

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fresco_core.batch import KeyFrameBatch
+from fresco_core.batch import KeyFrameBatch, with_carried
 from fresco_core.flow import load_flow
 from fresco_core.models import load_diffusion_models
 from fresco_core.options import FreeUOptions, TranslationOptions
+from fresco_core.sampling import SeededNoise
 from fresco_core.tiny_model import make_tiny_model
 from fresco_core.translator import FrescoTranslator
 from tests.fresco_core.scenes import panning
@@ -60,6 +61,25 @@ def test_half_precision_under_all_constraints(folders, dtype):
     assert first.frames.shape == (4, 128, 192, 3)
     assert second.frames.shape == (2, 128, 192, 3)
     assert first.frames.std() > 0
+
+
+def test_no_step_waits_for_the_one_before(folders):
+    options = replace(STEADY, feature_optimization=True, smoothing_begin=0.5)
+    subject = translator(folders, "cuda", torch.float16, options)
+    carry = subject.translate(batch()).carry
+    for _ in range(2):  # what is made once is made
+        subject.translate(batch(2), carry)
+    whole = with_carried(batch(2), carry)
+    conditioning = subject.conditioner.condition(whole, options)
+    noise = SeededNoise(0)
+    references = subject.reference_pass(conditioning, noise)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.no_grad():
+            latents, _ = subject.sample(conditioning, references, noise, carry.latents)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert latents.isfinite().all()
 
 
 def test_one_seed_one_result(folders):

@@ -10,7 +10,7 @@ from fresco_core.correspondence import (
     consistency_occlusion,
     correspond,
     key_mask,
-    link_pair,
+    link_pairs,
     scale_down,
     trajectories,
     warp,
@@ -84,8 +84,8 @@ def test_pixel_mapping(reference_dir: Path):
             colours = scale_down(pictures, 1 / factor)
             flows = scale_down(pairs.backward_flows, 1 / factor) / factor
             occluded = scale_down(pairs.backward_occlusions, 1 / factor)[:, 0] > 0.5
-            for i in range(len(pictures) - 1):
-                mapping, unlinked = link_pair(colours[i], colours[i + 1], flows[i], occluded[i])
+            pairs_of = link_pairs(colours[:-1], colours[1:], flows[:-1], occluded[:-1])
+            for i, (mapping, unlinked) in enumerate(zip(*pairs_of, strict=True)):
                 assert torch.equal(mapping, tensor(case[f"pair{i}_mapping_{factor}"]))
                 assert differing(unlinked, case[f"pair{i}_unlinked_{factor}"]) == 0
 
