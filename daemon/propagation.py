@@ -28,6 +28,11 @@ from io_pipeline.tasks import PropagateSegment, PropagateSegments
 
 # Seconds after which a core that has left segments to the devices looks again.
 LOOK_AGAIN = 0.5
+# Why a window without flows is propagated by cores.
+NO_FLOWS = (
+    "windows with flows take more than half of prefetch.memory: raise that or lower "
+    "key_frames.resolution, key_frames.max_interval or key_frames.batch_size"
+)
 
 
 class OnCpu(Protocol):
@@ -124,11 +129,11 @@ class Propagation:
         done = asyncio.get_running_loop().create_future()
         segment = Segment(clip, work, index, options, done)
         reason = unsupported(options)
-        if reason and self.side == DEVICES:
+        if reason is None and not segment.has_flows and not self._off:
+            reason = NO_FLOWS
+        segment.cores_only = bool(reason) or not segment.has_flows or segment.frames == 0
+        if reason and segment.frames and self.side == DEVICES:
             self._on_warning(clip, f"propagated by the CPU: {reason}", Action.WARNING)
-        window = work.window
-        has_flows = window.flows or window.searched
-        segment.cores_only = bool(reason) or not has_flows or segment.frames == 0
         self._wait(segment)
         # Not at once: those that come with it are to be taken with it.
         asyncio.get_running_loop().call_soon(self.look)

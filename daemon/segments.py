@@ -53,6 +53,11 @@ class Segment:
         return last - first - 1
 
     @property
+    def has_flows(self) -> bool:
+        """Whether flows of its frames are in the block, where devices want them."""
+        return self.work.window.flows or self.work.window.searched
+
+    @property
     def pixels(self) -> int:
         """Of a frame."""
         return self.work.window.height * self.work.window.width

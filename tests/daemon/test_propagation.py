@@ -478,11 +478,59 @@ class TestSides:
             other = clip_work("b")
             other.settings = radius
             await house.propagate(clip=other)
-            await house.propagate(flows=False)
             await house.done()
             assert not house.worker.tasks
             (warning,) = house.warnings
             assert warning.startswith("b.mp4: propagated by the CPU: inpainting")
+
+        run(test())
+
+    @pytest.mark.parametrize(("side", "told"), [("gpu", 1), ("auto", 0), ("cpu", 0)])
+    def test_no_room_for_flows(self, side: str, told: int) -> None:
+        async def test() -> None:
+            house = House(side=side)
+            house.rates(core=100, device=0.1)
+            await house.up()
+            house.cores_do()
+            await house.propagate(flows=False)
+            await house.propagate(1, flows=False)
+            await house.done()
+            assert not house.worker.tasks
+            assert house.clip.propagated == {"cpu": 12, "gpu": 0}
+            assert house.warnings == told * [
+                "a.mp4: propagated by the CPU: windows with flows take more than half of "
+                "prefetch.memory: raise that or lower key_frames.resolution, "
+                "key_frames.max_interval or key_frames.batch_size"
+            ]
+
+        run(test())
+
+    def test_no_flows_after_devices_have_failed(self) -> None:
+        """From then on nobody wants any, and the user knows."""
+
+        async def test() -> None:
+            house = House(side="gpu")
+            await house.up()
+            house.worker.error = TaskError("CompilationError", "no such instruction", "")
+            house.worker.finish.set()
+            house.cores_do()
+            await house.propagate()
+            await house.done()
+            await house.propagate(1, flows=False)
+            await house.done()
+            (warning,) = house.warnings
+            assert "no such instruction" in warning
+
+        run(test())
+
+    def test_no_flows_and_nothing_to_do_with_them(self) -> None:
+        async def test() -> None:
+            house = House(side="gpu")
+            await house.up()
+            house.cores_do()
+            await house.propagate(flows=False, key_numbers=(0, 1, 2))
+            await house.done()
+            assert house.warnings == []
 
         run(test())
 
@@ -519,8 +567,8 @@ class TestFailures:
         (warning,) = house.warnings
         assert warning == (
             "a.mp4: cuda:0 has no memory to propagate at 64x64 (tried to allocate 3 GiB): from "
-            "here on the CPU does that; lower key_frames.resolution or raise "
-            "propagation.device_memory"
+            "here on the CPU does that; the GPU is full: lower propagation.device_memory or "
+            "key_frames.resolution, or end what else uses it"
         )
 
     def test_a_death_is_charged_and_another_window_tried(self) -> None:
