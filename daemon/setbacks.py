@@ -10,6 +10,10 @@ from daemon.work import ClipWork
 from daemon.workers import WorkerDied
 from io_pipeline.worker import FatalError, NoMemoryToPropagate, OutOfDeviceMemory
 
+# What the error says where the setting was the limit and not the card (`gpu.segments.batches`). The
+# error's class is the same: either way nothing was kept, and the process goes on.
+_ALLOWANCE = "that propagation may use"
+
 Charge = Callable[[ClipWork, Device, Exception, str], Awaitable[None]]
 OnWarning = Callable[[ClipWork, str, Action], None]
 
@@ -50,8 +54,7 @@ class Setbacks:
                 self._too_large = group[0].pixels
                 text = (
                     f"{device.name} has no memory to propagate at {window.width}x{window.height} "
-                    f"({failure}): from here on the CPU does that; lower key_frames.resolution or "
-                    "raise propagation.device_memory"
+                    f"({failure}): from here on the CPU does that; {_remedy(failure)}"
                 )
                 self._on_warning(clip, text, Action.WARNING)
             return
@@ -64,3 +67,12 @@ class Setbacks:
             self._on_warning(clip, text, Action.WARNING)
         if died:
             await self._charge(clip, device, failure, "the CPU propagates what it had")
+
+
+def _remedy(failure: Exception) -> str:
+    if _ALLOWANCE in str(failure):
+        return "raise propagation.device_memory or lower key_frames.resolution"
+    return (
+        "the GPU is full: lower propagation.device_memory or key_frames.resolution, or end what "
+        "else uses it"
+    )

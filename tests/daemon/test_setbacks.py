@@ -6,12 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from daemon.segments import Segment
 from daemon.setbacks import Setbacks
 from daemon.work import ClipWork, WindowWork
 from daemon.workers import WorkerDied
 from fresco_core.propagation import PropagationOptions
+from io_pipeline.blocks import Block
+from io_pipeline.propagate_on_device import propagate_segments
+from io_pipeline.tasks import PropagateSegments
 from io_pipeline.worker import FatalError, NoMemoryToPropagate, OutOfDeviceMemory, TaskError
 from tests.daemon.shops import clip_work, run, window
 
@@ -62,6 +66,30 @@ def test_a_size_and_larger_ones_once_there_was_no_memory(kind: type[Exception]) 
         assert not told.setbacks.given_up
 
     run(test())
+
+
+class TestRemedy:
+    def told(self, failure: Exception) -> str:
+        told = Told()
+        run(told.add(failure))
+        (warning,) = told.warnings
+        return warning
+
+    def test_the_setting_is_the_limit(self) -> None:
+        """As a process says it that may use so little."""
+        chosen = replace(window(), flows=True)
+        task = PropagateSegments(chosen, (0,), PropagationOptions(), 1 << 20)
+        with Block.create(chosen.layout()) as block, pytest.raises(NoMemoryToPropagate) as caught:
+            propagate_segments(task, block, torch.device("cpu"), lambda *report: None)
+        warning = self.told(caught.value)
+        assert "; raise propagation.device_memory or lower key_frames.resolution" in warning
+        assert "full" not in warning
+
+    @pytest.mark.parametrize("kind", [NoMemoryToPropagate, OutOfDeviceMemory])
+    def test_the_card_is_full(self, kind: type[Exception]) -> None:
+        warning = self.told(kind("CUDA out of memory. Tried to allocate 3.00 GiB."))
+        assert "; the GPU is full: lower propagation.device_memory" in warning
+        assert "raise" not in warning
 
 
 @pytest.mark.parametrize("kind", [WorkerDied, FatalError])
