@@ -9,7 +9,7 @@ of 64), h x w = H/8 x W/8 latent grid, L tokens of a prompt, P tokens of a featu
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +157,14 @@ class FrescoTranslator:
             NoPictureError: a result is no picture.
         """
         check(batch, carry)
+        device = self.models.device
+        # Kernels of Triton and CUDA graphs run on the current device, wherever their tensors are.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            return self._translate(batch, carry, on_step)
+
+    def _translate(
+        self, batch: KeyFrameBatch, carry: Carry | None, on_step: Callable[[Step], None] | None
+    ) -> Translation:
         if carry is not None:
             batch = with_carried(batch, carry)
         new = slice(2 if carry else 0, None)
