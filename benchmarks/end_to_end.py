@@ -19,9 +19,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.gpu_scaling import Utilisation, cut_clips, recorded_run
+from benchmarks.gpu_scaling import Utilisation, busy, cut_clips, recorded_run
 
 BOUND = 0.95
 
@@ -62,27 +61,15 @@ def run(
     prefix = ["taskset", "-c", ",".join(map(str, usable))]
     watch = Utilisation(gpus)
     watch.start()
-    events = recorded_run(gpus, clips, model, output, settings, extra, prefix)
+    work = recorded_run(gpus, clips, model, output, settings, extra, prefix)
     ended = time.monotonic()
-    kinds = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
-    spans = [event for event in events if event["ph"] == "X" and not _is_wait(event)]
-    on_gpus = [event for event in spans if kinds[event["pid"]] == "device"]
-    translated = [event for event in on_gpus if event["name"] == "translate"]
-    first = min(event["ts"] for event in translated)
-    last = max(event["ts"] + event["dur"] for event in spans)
+    translated = work.by_gpus("translate")
+    first, last = min(event["ts"] for event in translated), work.end
     seconds = (last - first) / 1e6
-
-    def share(some: Sequence[dict[str, Any]], count: int) -> float:
-        inside = sum(max(0, event["ts"] + event["dur"] - max(event["ts"], first)) for event in some)
-        return float(inside / 1e6 / seconds / count)
-
     frames = 0
     for manifest in output.glob("*/manifest.json"):
         frames += json.loads(manifest.read_text())["clip"]["frames"]
     end_of_translation = max(event["ts"] + event["dur"] for event in translated)
-    gap = 1 - sum(event["dur"] for event in on_gpus if event["ts"] < end_of_translation) / gpus / (
-        end_of_translation - first
-    )
     return Figures(
         side,
         cores,
@@ -90,16 +77,12 @@ def run(
         frames,
         len(translated),
         seconds,
-        share(on_gpus, gpus),
-        share([event for event in on_gpus if event["name"] == "propagate"], gpus),
+        busy(work.gpus, first, last, gpus),
+        busy(work.by_gpus("propagate"), first, last, gpus),
         watch.between(ended - seconds, ended),
-        gap,
-        share([event for event in spans if kinds[event["pid"]] != "device"], cores),
+        1 - busy(work.gpus, first, end_of_translation, gpus),
+        busy(work.cores, first, last, cores),
     )
-
-
-def _is_wait(event: dict[str, Any]) -> bool:
-    return bool(event["name"].startswith("wait: "))
 
 
 def main() -> int:

@@ -5,7 +5,8 @@
 Makes random weights of Stable Diffusion 1.5's size, cuts the clips of DIR to --frames frames, gives
 every GPU --per-gpu of them and runs the real command with its defaults (512 short side, batches of
 8, HED). Prints a table, and fails when throughput of the translate stage grows by less than 0.95
-for each doubling of the GPUs. Busy fractions are from the timeline and from NVML.
+for each doubling of the GPUs. Busy fractions are from the timeline and from NVML; a GPU that
+propagates is busy as well.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,46 @@ BOUND = 0.95
 SAMPLE = 0.1  # seconds
 
 
+Span = Mapping[str, Any]  # an event of the timeline; its times are microseconds
+
+
+@dataclass(frozen=True)
+class Work:
+    """Spans of a run in which GPUs and cores worked, whatever at, without those of waiting."""
+
+    gpus: Sequence[Span]
+    cores: Sequence[Span]
+
+    @classmethod
+    def of(cls, events: Sequence[Span]) -> "Work":
+        """What a timeline tells: its processes are kinds of workers."""
+        kinds = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+        spans = [e for e in events if e["ph"] == "X" and not e["name"].startswith("wait: ")]
+        gpus = [span for span in spans if kinds[span["pid"]] == "device"]
+        return cls(gpus, [span for span in spans if kinds[span["pid"]] != "device"])
+
+    def by_gpus(self, stage: str) -> list[Span]:
+        """Those of a stage."""
+        return [span for span in self.gpus if span["name"] == stage]
+
+    @property
+    def end(self) -> float:
+        """When the last one ended."""
+        return float(max(span["ts"] + span["dur"] for span in (*self.gpus, *self.cores)))
+
+
+def busy(spans: Iterable[Span], first: float, last: float, count: int) -> float:
+    """Share of the time between two times that so many workers were busy with spans."""
+    inside = (min(e["ts"] + e["dur"], last) - max(e["ts"], first) for e in spans)
+    return float(sum(max(0.0, each) for each in inside) / (last - first) / count)
+
+
 @dataclass(frozen=True)
 class Figures:
-    """Of one run. Times are seconds; busy is the share of time from first to last translation."""
+    """Of one run. Times are seconds.
+
+    Busy: shares of the time from first to last translation; of cores, those beside one a GPU.
+    """
 
     gpus: int
     windows: int
@@ -107,8 +145,8 @@ def recorded_run(
     settings: Mapping[str, object],
     extra: Sequence[str],
     prefix: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """The events of the timeline of one run of the real command.
+) -> Work:
+    """Who worked when in one run of the real command.
 
     Args:
         model: of `large_model`.
@@ -129,8 +167,7 @@ def recorded_run(
     command += [f"--set={key}={value}" for key, value in settings.items()]
     command += [f"--set={assignment}" for assignment in extra]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-    events: list[dict[str, Any]] = json.loads(timeline.read_text())["traceEvents"]
-    return events
+    return Work.of(json.loads(timeline.read_text())["traceEvents"])
 
 
 def run(gpus: int, clips: Path, model: Path, output: Path, extra: Sequence[str]) -> Figures:
@@ -139,33 +176,29 @@ def run(gpus: int, clips: Path, model: Path, output: Path, extra: Sequence[str])
     watch.start()
     begin = time.monotonic()
     settings = {"control.source": model / "ControlNetHED.pth"}
-    events = recorded_run(gpus, clips, model, output, settings, extra)
+    work = recorded_run(gpus, clips, model, output, settings, extra)
     whole = time.monotonic() - begin
-    spans = [event for event in events if event.get("ph") == "X"]
-    translated = [event for event in spans if event["name"] == "translate"]
+    translated = work.by_gpus("translate")
     first = min(event["ts"] for event in translated)
     last = max(event["ts"] + event["dur"] for event in translated)
     translating = (last - first) / 1e6
     keys = 0
     for manifest in output.glob("*/manifest.json"):
         keys += len(json.loads(manifest.read_text())["key_frames"])
-    work = [e for e in spans if e["name"] in ("prepare", "propagate", "publish")]
-    inside = sum(max(0, min(e["ts"] + e["dur"], last) - max(e["ts"], first)) for e in work)
     cores = max(1, (os.cpu_count() or 1) - gpus)
     # The timeline's zero is when the program began its work: shortly after it was started. NVML's
     # samples are cut at the same distance from the end.
     ended = begin + whole
-    length = max(event["ts"] + event["dur"] for event in spans)
-    nvml = watch.between(ended - (length - first) / 1e6, ended - (length - last) / 1e6)
+    nvml = watch.between(ended - (work.end - first) / 1e6, ended - (work.end - last) / 1e6)
     return Figures(
         gpus,
         len(translated),
         keys,
         whole,
         translating,
-        sum(event["dur"] for event in translated) / 1e6 / translating / gpus,
+        busy(work.gpus, first, last, gpus),
         nvml,
-        inside / 1e6 / translating / cores,
+        busy(work.cores, first, last, cores),
     )
 
 
