@@ -21,11 +21,12 @@ OnCpu = Callable[
 def fitting(window: Window, most: int, *, matched: bool) -> Window:
     """The window without what would take more than so many bytes to be found ahead.
 
-    What is needed for translating the device finds then, and for propagating the cores. The former
-    has room before the latter: a GPU waits while its process finds that.
+    What is needed for translating the device finds then, and for propagating the cores. The latter
+    has room before the former: without it cores propagate, minutes of theirs a window, and a GPU
+    finds the former in less than a second.
     """
-    ways = itertools.product((matched and window.matched, False), (window.searched, False))
-    all_ways = [replace(window, matched=match, searched=search) for match, search in ways]
+    ways = itertools.product((window.searched, False), (matched and window.matched, False))
+    all_ways = [replace(window, matched=match, searched=search) for search, match in ways]
     return next((each for each in all_ways if each.layout().nbytes <= most), all_ways[-1])
 
 

@@ -33,7 +33,7 @@ def found(window: Window, most: int, *, matched: bool = True) -> tuple[bool, boo
 
 @pytest.mark.parametrize(
     ("window", "ways"),
-    [(FAR, [BOTH, MATCHED, NEITHER]), (NEAR, [BOTH, MATCHED, SEARCHED, NEITHER])],
+    [(FAR, [BOTH, SEARCHED, MATCHED, NEITHER]), (NEAR, [BOTH, SEARCHED, NEITHER])],
 )
 def test_the_first_that_fits(window: Window, ways: list[tuple[bool, bool]]) -> None:
     for way, less in zip(ways, [*ways[1:], NEITHER], strict=True):
