@@ -4,8 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
+from fresco_core.device_errors import trouble
 from fresco_core.errors import brief
 
 _Result = TypeVar("_Result")
@@ -35,14 +34,15 @@ class Fallback:
         `kernel` must import Triton itself, or what needs it, and leave what it was given as it was.
 
         Raises:
-            OutOfMemoryError: of either; a twin would not need less.
+            Exception: of `plain`; and those of `kernel` that say that the device has too little
+                memory, a twin would not need less, or that it has given up this process.
         """
         if self.usable:
             try:
                 return kernel()
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # whatever a compiler may say
+                if trouble(error).has_no_other_way:
+                    raise
                 self.usable = False
                 message = f"{self.what} without its GPU kernels, slower: {brief(error)}"
                 warnings.warn(message, stacklevel=2)

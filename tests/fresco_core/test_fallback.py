@@ -32,11 +32,30 @@ def test_kernels_switched_off_are_not_tried():
     assert Fallback("adding", usable=False)(refuses, lambda: 2) == 2
 
 
-def test_too_little_memory_is_for_others_to_deal_with():
-    def allocates() -> int:
-        raise torch.OutOfMemoryError
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+)
+def test_too_little_memory_or_a_broken_device_is_for_others_to_deal_with(error: Exception):
+    def stops() -> int:
+        raise error
 
     adding = Fallback("adding")
-    with pytest.raises(torch.OutOfMemoryError):
-        adding(allocates, lambda: 2)
+    with pytest.raises(type(error)) as caught:
+        adding(stops, lambda: 2)
+    assert caught.value is error
     assert adding.usable
+
+
+def test_what_a_library_does_not_know_the_twin_may_do_without():
+    def multiplies() -> int:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`")
+
+    with pytest.warns(UserWarning, match="NOT_SUPPORTED"):
+        assert Fallback("adding")(multiplies, lambda: 2) == 2
