@@ -1,7 +1,8 @@
 """Blocks of a network as CUDA graphs: their hundreds of kernels are started by one call.
 
 A block is captured the second time that it is called at a size of pictures and batch. How many
-sizes are kept is bounded; a new one takes a fraction of a second.
+sizes are kept is bounded; a new one takes a fraction of a second. One for whose graphs there is no
+memory, even in place of those of other sizes, is called as if it were not captured.
 """
 
 import warnings
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fresco_core.device_errors import Trouble, trouble
 from fresco_core.errors import brief
 
 # Sizes of pictures and batch whose graphs are kept: that of most windows and that of a last one.
@@ -31,6 +33,7 @@ class CapturedBlocks:
         self._sizes: OrderedDict[object, _Size] = OrderedDict()
         self._size: _Size | None = None
         self._refused = False
+        self._short = False
 
     def capture(self, block: nn.Module) -> None:
         """Have a block's calls captured from now on. For inference only."""
@@ -57,6 +60,8 @@ class CapturedBlocks:
 
     def clear(self) -> None:
         """Give back the memory of all graphs."""
+        for size in self._sizes.values():
+            size.clear()  # whoever may still hold it
         self._sizes.clear()
         self._size = None
 
@@ -68,7 +73,7 @@ class CapturedBlocks:
         named: Mapping[str, Any],
     ) -> Any:
         size = self._size
-        if size is None or self._refused or torch.is_grad_enabled():
+        if size is None or not size.fits or self._refused or torch.is_grad_enabled():
             return forward(*arguments, **named)
         if block not in size.seen:
             size.seen.add(block)
@@ -80,16 +85,56 @@ class CapturedBlocks:
             # Another graph of the same block would break the order that the memory relies on.
             fits = graph.fits(tensors, rest)
             return graph.replay(tensors) if fits else forward(*arguments, **named)
+        if self._capture(size, block, forward, rest, tensors):
+            return size.graphs[block].output
+        # Here, where no error holds what it was raised among.
+        return forward(*arguments, **named)
+
+    def _capture(
+        self,
+        size: "_Size",
+        block: nn.Module,
+        forward: Callable[..., Any],
+        rest: Any,
+        tensors: list[Tensor],
+    ) -> bool:
+        """Capture a call and replay it; False where that cannot be had."""
         try:
             size.pool = size.pool or torch.cuda.graph_pool_handle()
-            size.graphs[block] = graph = _captured(forward, rest, tensors, size.pool)
-            return graph.replay(tensors)
+            graph = _captured(forward, rest, tensors, size.pool)
+            graph.replay(tensors)
         except Exception as error:  # whatever does not let itself be captured
-            self._refused = True
-            self.clear()
-            warnings.warn(f"networks without CUDA graphs, slower: {brief(error)}", stacklevel=2)
-        # Here, where the error no longer holds what it was raised among.
-        return forward(*arguments, **named)
+            match trouble(error):
+                case Trouble.BROKEN:
+                    raise
+                case Trouble.SHORTAGE:
+                    self._make_room(size, error)
+                case _:
+                    self._refused = True
+                    self.clear()
+                    text = f"networks without CUDA graphs, slower: {brief(error)}"
+                    warnings.warn(text, stacklevel=3)
+            return False
+        size.graphs[block] = graph
+        return True
+
+    def _make_room(self, size: "_Size", error: Exception) -> None:
+        """Give back what other sizes' graphs hold; where that is nothing, give up this one's.
+
+        The error goes no further: without graphs there may be room enough, and a batch is not to be
+        cut for what is only quicker. Sizes stay known though their graphs are gone: `sizes` tells
+        whether a batch that finds no room after all was the only one that something is kept for.
+        """
+        others = [each for each in self._sizes.values() if each is not size and each.graphs]
+        for other in others:
+            other.clear()
+        size.fits = bool(others)  # then its next call is captured
+        if not size.fits or not size.graphs:
+            size.clear()  # its pool too: PyTorch may refuse one that all graphs have left
+        if not size.fits and not self._short:
+            self._short = True
+            text = f"networks of some sizes without CUDA graphs, slower: {brief(error)}"
+            warnings.warn(text, stacklevel=4)
 
 
 class _Size:
@@ -99,6 +144,11 @@ class _Size:
         self.graphs: dict[nn.Module, _Graph] = {}
         self.seen: set[nn.Module] = set()
         self.pool: Any = None
+        self.fits = True  # unless it is known that its graphs alone are too large
+
+    def clear(self) -> None:
+        self.graphs.clear()
+        self.pool = None
 
 
 @dataclass(eq=False)

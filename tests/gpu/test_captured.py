@@ -100,6 +100,33 @@ def test_what_cannot_be_captured_is_called_and_a_warning_says_so_once():
             other(hidden)
 
 
+@torch.no_grad()
+def test_where_memory_is_short_other_sizes_go_and_the_next_call_is_captured():
+    block, blocks = a_block()
+    other, short = Block().cuda().requires_grad_(False), [True]
+
+    def refuse(*_):
+        if torch.cuda.is_current_stream_capturing() and short:
+            short.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    other.layer.register_forward_hook(refuse)
+    blocks.capture(other)
+    hidden = torch.randn(3, 8, device="cuda")
+    blocks.choose("one")
+    for _ in range(3):
+        block(hidden)
+    blocks.choose("two")
+    for _ in range(5):
+        assert torch.equal(other(hidden)[0], other.layer(hidden))
+    assert other.calls == 1 + 3 + 2  # called, refused and called, captured
+    before = block.calls
+    blocks.choose("one")
+    for _ in range(3):
+        assert torch.equal(block(hidden)[0], block.layer(hidden))
+    assert block.calls == before + 2  # captured anew, at once
+
+
 def test_without_a_size_or_with_gradients_blocks_are_called():
     block, blocks = a_block()
     hidden = torch.randn(3, 8, device="cuda")
