@@ -122,7 +122,8 @@ class FeatureOptimizer:
     def _captured(self, pool: Any) -> torch.cuda.CUDAGraph:
         self._iterate()  # compiles the kernels, which a capture could not
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        # By other threads' calls to CUDA, too, a capture of mode "global" would fail.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self._iterate()
         return graph
 

@@ -55,6 +55,7 @@ class FusedOptimization:
     def clear(self) -> None:
         """Give back the memory of all optimisers."""
         self._optimizers.clear()
+        self._pool = None  # PyTorch may refuse one that all graphs have left
 
     def _plain(
         self,

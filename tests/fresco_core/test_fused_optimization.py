@@ -1,4 +1,5 @@
 import weakref
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -18,11 +19,6 @@ class Refuses:
         raise RuntimeError("no compiler\nfor this device")
 
 
-class OutOfMemory:
-    def __init__(self, *_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError
-
-
 def test_without_kernels_the_plain_form_works_and_that_is_said_once(monkeypatch):
     monkeypatch.setattr(feature_optimizer, "FeatureOptimizer", Refuses)
     optimize, feature = FusedOptimization(), torch.randn(4, 8, 8, 8)
@@ -37,10 +33,61 @@ def test_without_kernels_the_plain_form_works_and_that_is_said_once(monkeypatch)
     assert torch.equal(optimize(feature, **given), found)  # warnings are errors
 
 
-def test_too_little_memory_is_for_others_to_deal_with(monkeypatch):
+def test_too_little_memory_is_for_others_to_deal_with_and_no_reason_to_stop(monkeypatch):
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+    tries = []
+
+    class OutOfMemory:
+        def __init__(self, *_: object, **__: object) -> None:
+            tries.append(self)
+            raise error
+
     monkeypatch.setattr(feature_optimizer, "FeatureOptimizer", OutOfMemory)
-    with pytest.raises(torch.OutOfMemoryError):
-        FusedOptimization()(torch.randn(4, 8, 8, 8), correspondence=shifted_pairs(2, 64, 64, 8))
+    optimize = FusedOptimization()
+    for count in (1, 2):
+        with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+            optimize(torch.randn(4, 8, 8, 8), correspondence=shifted_pairs(2, 64, 64, 8))
+        assert len(tries) == count
+
+
+def test_no_pool_is_taken_up_again_once_all_graphs_are_gone(monkeypatch):
+    pools = []
+
+    class Optimizer:
+        def __init__(self, shape_BChw: tuple[int, ...], *_: object, pool: object, **__: object):
+            pools.append(pool)
+
+        def set_batch(self, *_: object) -> None: ...
+
+        def run(self, feature_BPC: torch.Tensor) -> torch.Tensor:
+            return feature_BPC
+
+    monkeypatch.setattr(feature_optimizer, "FeatureOptimizer", Optimizer)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    optimize = FusedOptimization()
+    for side in (8, 16):
+        optimize(torch.randn(4, 8, side, side), correspondence=shifted_pairs(2, 64, 64, 8))
+    assert pools[0] is pools[1]
+    optimize.clear()
+    optimize(torch.randn(4, 8, 8, 8), correspondence=shifted_pairs(2, 64, 64, 8))
+    assert pools[2] is not pools[0]
+
+
+def test_calls_of_other_threads_do_not_spoil_a_capture(monkeypatch):
+    modes = []
+
+    @contextmanager
+    def capturing(*_: object, capture_error_mode: str = "global", **__: object):
+        modes.append(capture_error_mode)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+    monkeypatch.setattr(feature_optimizer.FeatureOptimizer, "_iterate", lambda _: None)
+    feature_optimizer.FeatureOptimizer(
+        (2, 4, 8, 8), 2, FEW, torch.device("cpu"), spatial=True, temporal=True
+    )
+    assert modes == ["thread_local"]
 
 
 def test_without_constraints_the_feature_itself_comes_back():
