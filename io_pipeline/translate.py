@@ -3,7 +3,6 @@
 Shapes: T frames of a window, K new key frames, M ControlNets, H x W working size, RGB.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fresco_core.batch import Carry, KeyFrameBatch, Matched, Translation
+from fresco_core.device_errors import Trouble, trouble
 from fresco_core.errors import NoPictureError
 from fresco_core.keyframes import Batch, batch_key_frames
 from fresco_core.translator import FrescoTranslator, Step
@@ -29,8 +29,6 @@ from io_pipeline.worker import FatalError, OutOfDeviceMemory, Report
 
 # Frame pairs given to the flow model at once; bounds its memory on long windows.
 FLOW_PAIRS = 8
-
-_BROKEN = re.compile("CUDA error|cuDNN error|CUDNN_STATUS|CUBLAS_STATUS")
 
 Array = NDArray[np.uint8]
 
@@ -179,7 +177,9 @@ class Translate:
         """
         try:
             return self._translator.translate(batch, carry, on_step)
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if trouble(error) is not Trouble.SHORTAGE:
+                raise
             shortage = error.with_traceback(None)  # which would hold what it was raised among
         if not self._translator.release():
             raise shortage
@@ -305,14 +305,12 @@ def _device_errors() -> Iterator[None]:
     """Tell the errors after which a process is of no use any more from all others."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfDeviceMemory(_first_line(error)) from error
-    except RuntimeError as error:
-        text = str(error)
-        if "_ALLOC_FAILED" in text:  # of a library that allocates for itself
-            raise OutOfDeviceMemory(_first_line(error)) from error
-        if type(error).__name__ == "AcceleratorError" or _BROKEN.search(text):
-            raise FatalError(_first_line(error)) from error
+    except Exception as error:
+        match trouble(error):
+            case Trouble.SHORTAGE:
+                raise OutOfDeviceMemory(_first_line(error)) from error
+            case Trouble.BROKEN | Trouble.UNCLEAR:
+                raise FatalError(_first_line(error)) from error
         raise
 
 

@@ -602,8 +602,16 @@ class TestErrors:
         with pytest.raises(OutOfDeviceMemory, match=r"allocate 2 GiB\.$"):
             self.run(monkeypatch, translator, error)
 
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory."),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+            RuntimeError("Triton Error [CUDA]: out of memory"),
+        ],
+    )
     def test_what_is_kept_of_other_sizes_goes_before_a_batch_is_too_large(
-        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator, error: Exception
     ) -> None:
         kept, tries = True, 0
         original = FrescoTranslator.translate
@@ -612,7 +620,7 @@ class TestErrors:
             nonlocal tries
             tries += 1
             if kept:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
+                raise error
             return original(self, *arguments)
 
         def release(_: FrescoTranslator) -> bool:
@@ -633,18 +641,27 @@ class TestErrors:
             handler(task_of(window), (block,), Reports())
         assert tries == 3
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate",
+            "CUDA error: out of memory",
+            "Triton Error [CUDA]: out of memory",
+        ],
+    )
     def test_out_of_memory_in_a_library(
-        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator
+        self, monkeypatch: pytest.MonkeyPatch, translator: FrescoTranslator, text: str
     ) -> None:
-        error = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
         with pytest.raises(OutOfDeviceMemory):
-            self.run(monkeypatch, translator, error)
+            self.run(monkeypatch, translator, RuntimeError(text))
 
     @pytest.mark.parametrize(
         "text",
         [
             "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be",
             "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+            "CUDA error: invalid argument",
+            "Triton Error [CUDA]: an illegal memory access was encountered",
         ],
     )
     def test_a_broken_context(
