@@ -46,13 +46,10 @@ def paint(
                 zip(numbers, _paint_batch(chosen, options, device, on_frame), strict=True)
             )
         return [results[i] for i in range(len(segments))]
-    except torch.OutOfMemoryError as error:
-        told: Exception = torch.OutOfMemoryError(str(error))
     except Exception as error:
-        unbuilt = building.failure(error)
-        if unbuilt is None:
+        told = building.failure(error)
+        if told is None:
             raise
-        told = unbuilt
     # Only here: the error that was caught held all that its callers had taken.
     if device.type == "cuda":
         with torch.cuda.device(device):
