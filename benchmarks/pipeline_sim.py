@@ -213,7 +213,7 @@ async def memory(table: Table, folder: Path, options: Any) -> None:
     """5: shared memory as the kernel counts it, and clips that only wait."""
     limit = "2GiB"
     durations = Durations(scale=0.01)
-    tall = [(8 * 10 + 1 + 60, 2048, 1024, 10)] * 2
+    tall = [(8 * 10 + 1 + 60, 1280, 768, 10)] * 2
     clips = [*tall, *[(frames_of(4), 512, 512)] * 8, *[(frames_of(4), 256, 256)] * 8]
     random.Random(0).shuffle(clips)
     async with simulation(folder, durations, cores=GPUS + 16, memory=limit) as sim:

@@ -128,6 +128,7 @@ async def simulation(
                 "prefetch.memory": memory,
                 "key_frames.batch_size": BATCH_SIZE,
                 "propagation.device": side,
+                "flow.model": "raft",  # found by devices, in the time of translation
             },
         )
     )
@@ -158,7 +159,7 @@ def frames_of(count: int) -> int:
 def windows_of(jobs: Sequence[Job]) -> list[Window]:
     """All windows of the clips."""
     plans = [plan_clip(job.clip, BATCH_SIZE) for job in jobs]
-    return [w for plan in plans for w in windows(plan, steps=15, flows=False)]
+    return [w for plan in plans for w in windows(plan, steps=15, flows=True)]
 
 
 def mixed(count: int, longest: int) -> list[tuple[int, ...]]:
