@@ -27,7 +27,13 @@ def folders(tmp_path_factory):
 
 
 def translator(
-    folders, device: str, dtype: torch.dtype, options: TranslationOptions, controlnets: int = 1
+    folders,
+    device: str,
+    dtype: torch.dtype,
+    options: TranslationOptions,
+    controlnets: int = 1,
+    *,
+    kernels: bool = True,
 ):
     base, controlnet = folders
     models = load_diffusion_models(
@@ -37,7 +43,7 @@ def translator(
         device=device,
         dtype=dtype,
     )
-    return FrescoTranslator(models, load_flow("dis", device=device), options)
+    return FrescoTranslator(models, load_flow("dis", device=device), options, kernels=kernels)
 
 
 def batch(count: int = 4) -> KeyFrameBatch:
@@ -50,6 +56,23 @@ def test_float32_agrees_with_the_cpu(folders):
     there = translator(folders, "cuda", torch.float32, STEADY).translate(batch()).frames
     here = translator(folders, "cpu", torch.float32, STEADY).translate(batch()).frames
     assert np.abs(there.astype(int) - here).mean() < 0.1
+
+
+def test_kernels_lose_no_more_than_half_precision_does(folders):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    options = replace(STEADY, smoothing_begin=0.5)
+
+    def frames(dtype: torch.dtype, kernels: bool) -> np.ndarray:
+        subject = translator(folders, "cuda", dtype, options, kernels=kernels)
+        first = subject.translate(batch())
+        second = subject.translate(batch(3), first.carry)
+        return np.concatenate((first.frames, second.frames)).astype(int)
+
+    exact = frames(torch.float32, kernels=False)
+    lost, also_lost = (
+        np.abs(frames(torch.float16, kernels) - exact).mean() for kernels in (False, True)
+    )
+    assert also_lost <= 1.5 * lost + 0.1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
