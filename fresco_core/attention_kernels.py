@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fresco_core.correspondence import Trajectories
+from fresco_core.launching import OPTIONS
 
 # Numbers of a tile of queries, and warps that share it: as many as their registers hold.
 TILE = 4096
@@ -129,5 +130,6 @@ def mix_along_paths(
         DEPTH=deep,
         STAGES=stages,
         num_warps=warps,
+        **OPTIONS,
     )
     return mixed_BAPD

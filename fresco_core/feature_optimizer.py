@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fresco_core.correspondence import Correspondence
 from fresco_core.feature_kernels import adam_step, gram_signs, warp_signs
+from fresco_core.launching import OPTIONS
 from fresco_core.optimization import TEMPORAL_WEIGHT
 from fresco_core.options import OptimizationOptions
 from fresco_core.warp_rows import WarpRows, ring_rows
@@ -175,6 +176,7 @@ class FeatureOptimizer:
                 DEPTH=self._depth,
                 num_warps=8,
                 num_stages=self._stages,
+                **OPTIONS,
             )
             torch.bmm(signs_bPP, scratch.tokens_BPC[chosen], out=scratch.gram_BPC[chosen])
 
@@ -190,6 +192,7 @@ class FeatureOptimizer:
             tokens,
             channels,
             WIDTH=triton.next_power_of_2(channels),
+            **OPTIONS,
         )
 
     def _step(self, scratch: _Scratch, iteration: int) -> None:
@@ -217,6 +220,7 @@ class FeatureOptimizer:
             FIRST=iteration == 1,
             SPATIAL=self.spatial,
             TEMPORAL=self.temporal,
+            **OPTIONS,
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fresco_core.fallback import Fallback
+from fresco_core.launching import OPTIONS
 
 # Positions and channels that a program takes at once: 8 warps, 32 values a thread.
 ROWS, WIDTH = 128, 64
@@ -92,6 +93,7 @@ def _group_norm(
         ROWS=MOMENT_ROWS,
         WIDTH=WIDTH,
         STEPS=MOMENT_STEPS,
+        **OPTIONS,
     )
     size = channels // norm.num_groups
     group_factors[(norm.num_groups, samples)](
@@ -100,6 +102,7 @@ def _group_norm(
         SHIFTED=is_shifted,
         ROWS=min(64, triton.next_power_of_2(chunks)),
         WIDTH=triton.next_power_of_2(size),
+        **OPTIONS,
     )
     scaled[(tiles, blocks, samples)](
         *(sample_BChw, factor_BC, offset_BC, out_BChw, positions, channels),
@@ -107,6 +110,7 @@ def _group_norm(
         ROWS=ROWS,
         WIDTH=WIDTH,
         num_warps=8,
+        **OPTIONS,
     )
     return out_BChw
 
@@ -124,6 +128,7 @@ def _add(a_BChw: Tensor, b_BChw: Tensor, bias_C: Tensor) -> Tensor:
         ROWS=ROWS,
         WIDTH=WIDTH,
         num_warps=8,
+        **OPTIONS,
     )
     return out_BChw
 
@@ -143,7 +148,7 @@ def _double(sample_BChw: Tensor) -> Tensor:
     )
     width = min(1024, triton.next_power_of_2(channels))
     doubled[(samples * rows * columns, -(-channels // width))](
-        *(sample_BChw, out_BChw, rows, columns, channels), WIDTH=width, num_warps=1
+        *(sample_BChw, out_BChw, rows, columns, channels), WIDTH=width, num_warps=1, **OPTIONS
     )
     return out_BChw
 
@@ -156,6 +161,6 @@ def _gate(doubled: Tensor) -> Tensor:
     out = doubled.new_empty((*doubled.shape[:-1], channels))
     positions = out.numel() // channels
     gated[(-(-positions // ROWS), -(-channels // WIDTH))](
-        *(doubled, out, positions, channels), ROWS=ROWS, WIDTH=WIDTH, num_warps=8
+        *(doubled, out, positions, channels), ROWS=ROWS, WIDTH=WIDTH, num_warps=8, **OPTIONS
     )
     return out

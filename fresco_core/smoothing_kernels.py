@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fresco_core.launching import OPTIONS
+
 # Numbers of a program, and the most channels that it has.
 TILE = 2048
 WIDEST = 128
@@ -73,4 +75,5 @@ def blend_rows(
         channels,
         ROWS=rows,
         WIDTH=width,
+        **OPTIONS,
     )

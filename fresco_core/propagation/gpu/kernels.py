@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from fresco_core.launching import OPTIONS
 from fresco_core.propagation.gpu import chance, twin, words
 from fresco_core.propagation.gpu.distance import patch_cost
 from fresco_core.propagation.gpu.scene import ENTRY, Scene, Turn
@@ -266,7 +267,7 @@ def vote(scene: Scene) -> None:
     """Write the image: means of overlapping source patches, rounded half up."""
     _vote[_tiles(scene, WIDE_H, WIDE_W)](
         scene.style_KM, scene.field_BN, scene.image_BN, scene.chain_B,
-        *scene.size, *scene.source_size, scene.patch, WIDE_H, WIDE_W,
+        *scene.size, *scene.source_size, scene.patch, WIDE_H, WIDE_W, **OPTIONS,
     )  # fmt: skip
 
 
@@ -277,10 +278,10 @@ def show(scene: Scene, still: int) -> None:
     size = scene.image_BN.numel()
     _show[(triton.cdiv(size, FLAT),)](
         scene.target_BND, scene.image_BN, scene.changed_BN, size, still, scene.style_mask,
-        scene.words.depth, FLAT,
+        scene.words.depth, FLAT, **OPTIONS,
     )  # fmt: skip
     _spread[_tiles(scene, WIDE_H, WIDE_W)](
-        scene.changed_BN, scene.active_BN, *scene.size, scene.patch, WIDE_H, WIDE_W
+        scene.changed_BN, scene.active_BN, *scene.size, scene.patch, WIDE_H, WIDE_W, **OPTIONS
     )
 
 
@@ -295,7 +296,7 @@ def cover(scene: Scene, far: int) -> None:
     """
     _cover[_tiles(scene, WIDE_H, WIDE_W, scene.source_size)](
         scene.count_BM, scene.coverage_BM, scene.total_B, scene.limit_B, *scene.source_size,
-        scene.field_BN.shape[1], far, scene.patch, WIDE_H, WIDE_W,
+        scene.field_BN.shape[1], far, scene.patch, WIDE_H, WIDE_W, **OPTIONS,
     )  # fmt: skip
 
 
@@ -305,7 +306,7 @@ def measure(scene: Scene) -> None:
         scene.source_KMD, scene.target_BND, scene.field_BN, scene.cost_BN, scene.chain_B,
         scene.table_3D, *scene.size, *scene.source_size,
         scene.patch, scene.words.depth, scene.words.mixed, TILE_H, TILE_W, PLAIN,
-        num_warps=WARPS,
+        num_warps=WARPS, **OPTIONS,
     )  # fmt: skip
     torch.sum(scene.cost_BN, 1, out=scene.total_B)
 
@@ -319,7 +320,7 @@ def sweep(scene: Scene, key: int, turn: Turn) -> None:
         scene.chain_B, scene.table_3D, *scene.size, *scene.source_size, scene.penalty,
         words.signed(key), -1 if turn.fresh else 0, widest.bit_length(), widest, int(turn.again),
         scene.patch, scene.words.depth, scene.words.mixed, EXIT, TILE_H, TILE_W, PLAIN,
-        num_warps=WARPS,
+        num_warps=WARPS, **OPTIONS,
     )  # fmt: skip
     scene.field_BN, scene.next_BN = scene.next_BN, scene.field_BN
 
