@@ -53,7 +53,7 @@ class OnCpu(Protocol):
 
 # What is left to translate, by clip: key frames times pixels, and the frames times pixels that are
 # to be propagated after that. None: it is not known of one.
-Outlook = Callable[[], Sequence[tuple[float, float] | None]]
+Outlook = Sequence[tuple[float, float] | None]
 
 
 class Propagation:
@@ -85,7 +85,7 @@ class Propagation:
         self.side = side
         self.rates = Rates()
         self.shares = {each: Share() for each in SIDES}
-        self.outlook: Outlook = lambda: [None]
+        self.outlook: Callable[[], Outlook] = lambda: [None]
         self._devices = devices
         self._runner = runner
         self._cores = cores
@@ -209,7 +209,7 @@ class Propagation:
         if self.side != DEVICES:
             core = self.rates.core.seconds(max(amounts))
             waiting = sum(each.amount for each in self._waiting)
-            cores = self._free_cores()
+            cores = self._free_cores(self.outlook())
             pool = self.rates.core.seconds(waiting) / cores if cores else math.inf
             if not device_takes(seconds, pool, core, window):
                 return False
@@ -348,9 +348,12 @@ class Propagation:
             return False
         if not self._for_devices(segment):
             return True
-        if self.side == DEVICES or len(self._on_cores) >= self._free_cores():
+        if self.side == DEVICES:
             return False
-        return core_begins(self.rates.core.seconds(segment.amount), self._devices_need())
+        outlook = self.outlook()
+        if len(self._on_cores) >= self._free_cores(outlook):
+            return False
+        return core_begins(self.rates.core.seconds(segment.amount), self._devices_need(outlook))
 
     def published(self, work: WindowWork) -> None:
         """A window is on disk: what it took cores, apart from propagation, is known."""
@@ -364,19 +367,17 @@ class Propagation:
         """Those that are ready."""
         return sum(device.is_gpu and device.worker.ready for device in self._devices.all)
 
-    def _free_cores(self) -> int:
+    def _free_cores(self, outlook: Outlook) -> int:
         """Cores that may propagate now: all of them when nothing is left to translate."""
-        left = self.outlook()
-        if all(each is not None and each[0] == 0 for each in left):
+        if all(left is not None and left[0] == 0 for left in outlook):
             return self._most
         return min(self._most, self.rates.free_cores(self._cores, self._gpus))
 
-    def _devices_need(self) -> float:
+    def _devices_need(self, outlook: Outlook) -> float:
         """Seconds until the devices would have done everything; infinite where nobody knows."""
-        known = self.outlook()
-        clips = [left for left in known if left is not None]
+        clips = [left for left in outlook if left is not None]
         count = self._gpus
-        if len(clips) < len(known) or count == 0:
+        if len(clips) < len(outlook) or count == 0:
             return math.inf
         amounts = [each.amount for each in self._waiting if self._for_devices(each)]
         to_come = sum(frames for _, frames in clips)

@@ -122,6 +122,18 @@ SHORTAGES = [
 ]
 
 
+def about_to_capture(device: Device) -> tuple[Block, Witness, CapturedBlocks]:
+    """A block that is captured, another that is at its next call, both at size "one"."""
+    first, block, blocks = Block(), Witness(device), CapturedBlocks()
+    for each in (first, block):
+        blocks.capture(each)
+    blocks.choose("one")
+    first(torch.ones(2))
+    first(torch.ones(2))
+    block(torch.ones(2))
+    return first, block, blocks
+
+
 @pytest.mark.parametrize(("kind", "text"), SHORTAGES)
 @torch.no_grad()
 def test_graphs_of_other_sizes_make_room_for_those_of_the_size_that_is_called(
@@ -158,13 +170,7 @@ def test_graphs_of_other_sizes_make_room_for_those_of_the_size_that_is_called(
 def test_a_size_whose_graphs_alone_are_too_large_is_called(
     device: Device, kind: type[Exception], text: str
 ) -> None:
-    first, block, blocks = Block(), Witness(device), CapturedBlocks()
-    for each in (first, block):
-        blocks.capture(each)
-    blocks.choose("one")
-    first(torch.ones(2))
-    first(torch.ones(2))
-    block(torch.ones(2))
+    first, block, blocks = about_to_capture(device)
     device.errors = [kind(text)]
     with pytest.warns(UserWarning, match="some sizes without CUDA graphs, slower: .*(CUDA|CUBLAS)"):
         found, _ = block(torch.ones(2))
@@ -203,13 +209,7 @@ def test_sizes_are_too_large_each_for_itself_which_is_said_once(device: Device) 
 
 @torch.no_grad()
 def test_what_cannot_be_captured_is_called_with_nothing_left_of_any_graph(device: Device) -> None:
-    first, block, blocks = Block(), Witness(device), CapturedBlocks()
-    for each in (first, block):
-        blocks.capture(each)
-    blocks.choose("one")
-    first(torch.ones(2))
-    first(torch.ones(2))
-    block(torch.ones(2))
+    _, block, blocks = about_to_capture(device)
     text = "CUDA error: operation not permitted when stream is capturing"
     device.errors = [RuntimeError(text)]
     with pytest.warns(UserWarning, match="without CUDA graphs, slower: .* is capturing"):
