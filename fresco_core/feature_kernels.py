@@ -144,9 +144,9 @@ def adam_step(
 
     Args:
         feature, mean, square: (B,P,C) float32, in and out: the variable and Adam's moments.
-        tokens: (B,P,C) half precision, out: the variable's token vectors at unit length.
+        tokens: (B,P,C) any float type, out: the variable's token vectors at unit length.
         length: (B,P) float32, in and out: their length before.
-        gram: (B,P,C) half precision: `gram_signs` times tokens.
+        gram: (B,P,C) any float type: the signs that `gram_signs` gives, times tokens.
         back_*, fore_*: `WarpRows` and `warp_signs`.
         gram_factor, temporal_factor: from the sums of signs to the losses' gradients.
         rate: Adam's step, with `mean_correction` and `square_correction` 1 - beta^t.
