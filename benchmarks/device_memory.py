@@ -75,13 +75,13 @@ def peak(translator: FrescoTranslator, count: int, width: int, height: int) -> f
     """GiB reserved at most by a later batch of so many key frames; None: not enough memory."""
     whole = scene(count, width, height)
     first, later = part(whole, slice(2)), part(whole, slice(2, None))
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    translator.release()
     try:
         carry = translator.translate(first).carry
-        torch.cuda.empty_cache()
+        translator.release()
         torch.cuda.reset_peak_memory_stats()
-        translator.translate(later, carry)
+        for _ in range(2):  # the second time everything is captured that ever is
+            translator.translate(later, carry)
     except torch.OutOfMemoryError:
         return None
     return torch.cuda.max_memory_reserved() / GIB
