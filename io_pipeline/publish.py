@@ -32,6 +32,8 @@ from io_pipeline.writing import appearing
 BLEND = "blend.mp4"
 COMPARISON = "comparison.mp4"
 CONTACT_SHEET = "contact_sheet.png"
+# Of x264, for the comparison: three times the pixels, and only to be looked at.
+QUICK = "veryfast"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Encoding:
         contact_sheet: bool = True,
         frames: str = "all",
     ) -> "Encoding":
-        """The encoding of a clip's result; ``crf`` and ``preset`` are x264's.
+        """The encoding of a clip's result; ``crf`` and ``preset`` (of the result) are x264's.
 
         ``frames``: which of the clip's it has, one of `io_pipeline.staging.FRAMES`. Key frames
         alone are no video, and the contact sheet is of them.
@@ -68,7 +70,7 @@ class Encoding:
         info = plan.info
         whole = frames == "all"
         height, width = plan.working_size
-        beside = Picture.of(info, width=3 * width, height=height, crf=crf, preset=preset)
+        beside = Picture.of(info, width=3 * width, height=height, crf=crf, preset=QUICK)
         keys = plan.key_numbers
         numbers = sample_numbers(info.frame_count)
         if not whole:
