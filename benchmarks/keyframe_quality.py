@@ -9,7 +9,7 @@ project's kernels, as GPUs do by default, and without them; in float32 without t
 more with noise that is off by a little, in some draws: that tells how far chance carries results
 apart, because the feature optimisation takes steps by signs, and enlarges whatever differs. Once
 more in float32 with features moved as the quick path has moved them, so that rounding is the only
-difference. Prints the PSNR of the key frames to float32, plain, and the losses that the feature
+difference between these two. Prints the PSNR of key frames, and the losses that the feature
 optimisation reaches from the same features.
 """
 
@@ -79,6 +79,7 @@ class Moves:
 
 QUICK, HALF = "half precision, kernels", "half precision, plain"
 REFERENCE = "float32, plain"
+MOVED = f"{REFERENCE}, features moved as the quick path does"
 ALL = "all constraints"
 OPTIONS = {
     ALL: TranslationOptions(),
@@ -109,6 +110,12 @@ def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """Of two pictures or more, in dB."""
     error = float(np.mean((first.astype(np.float64) - second) ** 2))
     return float(10 * np.log10(255**2 / max(error, 1e-12)))
+
+
+def compared(frames: NDArray[np.uint8], others: NDArray[np.uint8]) -> str:
+    """PSNR of key frames, and that of the one that differs most."""
+    lowest = min(psnr(*pair) for pair in zip(frames, others, strict=True))
+    return f"{psnr(frames, others):.1f} ({lowest:.1f}) dB"
 
 
 class Losses:
@@ -176,7 +183,7 @@ def translations(models: DiffusionModels, batch: KeyFrameBatch, draws: int) -> T
         find(f"{REFERENCE}, noise off by {ROUNDING:.1e}", constraints, plain, noise)
         if constraints == ALL:
             plain.optimize = moves.repeat
-            find(f"{REFERENCE}, features moved as the quick path does", ALL, plain)
+            find(MOVED, ALL, plain)
     return found
 
 
@@ -207,17 +214,17 @@ def main() -> None:
     print("| path | " + " | ".join(OPTIONS) + " |")
     print("| --- |" + " --- |" * len(OPTIONS))
     for name in dict.fromkeys(name for name, _ in found):
-        if name == REFERENCE:
+        if name in (REFERENCE, MOVED):
             continue
-        cells = []
-        for constraints in OPTIONS:
-            if (name, constraints) not in found:
-                cells.append("")
-                continue
-            frames, reference = found[name, constraints], found[REFERENCE, constraints]
-            lowest = min(psnr(*pair) for pair in zip(frames, reference, strict=True))
-            cells.append(f"{psnr(frames, reference):.1f} ({lowest:.1f}) dB")
+        cells = [
+            compared(found[name, constraints], found[REFERENCE, constraints])
+            if (name, constraints) in found
+            else ""
+            for constraints in OPTIONS
+        ]
         print(f"| {name} | " + " | ".join(cells) + " |")
+    rounding = compared(found[QUICK, ALL], found[MOVED, ALL])
+    print(f"\n{QUICK}, to {MOVED} (rounding alone): {rounding}")
     print("\n| feature | loss, plain | loss, kernels | largest difference |")
     print("| --- | --- | --- | --- |")
     for shape, pairs in losses.reached.items():
