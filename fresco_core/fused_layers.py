@@ -31,6 +31,8 @@ def fuse(network: nn.Module, layers: Layers) -> None:
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             _replace(module, "forward", partial(layers.group_norm, norm=module))
+        elif isinstance(module, nn.LayerNorm):
+            _replace(module, "forward", partial(layers.layer_norm, norm=module))
         elif isinstance(module, Upsample2D) and _doubles(module):
             _replace(module, "forward", _Doubled(module, layers))
         elif isinstance(module, GEGLU):

@@ -12,6 +12,8 @@ from fresco_core.launching import OPTIONS
 
 # Positions and channels that a program takes at once: 8 warps, 32 values a thread.
 ROWS, WIDTH = 128, 64
+# Rows that are normalised are taken whole: so many values, unless one row has more.
+ROW_VALUES, LONGEST = 4096, 8192
 # For moments, so many positions at once, and so many times: a chunk.
 MOMENT_ROWS, MOMENT_STEPS = 32, 8
 
@@ -42,6 +44,17 @@ class Layers:
         if sample_BChw.ndim != 4 or norm.weight is None:
             return plain()
         return self._fallback(lambda: _group_norm(sample_BChw, norm, shift_BC, silu), plain)
+
+    def layer_norm(self, rows: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Layer normalisation (Ba et al. 2016) of the last axis."""
+
+        def plain() -> Tensor:
+            return F.layer_norm(rows, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+        weighted = norm.weight is not None and norm.bias is not None
+        if norm.normalized_shape != rows.shape[-1:] or rows.shape[-1] > LONGEST or not weighted:
+            return plain()
+        return self._fallback(lambda: _layer_norm(rows, norm), plain)
 
     def add(self, a_BChw: Tensor, b_BChw: Tensor, bias_C: Tensor) -> Tensor:
         """Sum of two samples and of a bias."""
@@ -113,6 +126,26 @@ def _group_norm(
         **OPTIONS,
     )
     return out_BChw
+
+
+def _layer_norm(rows: Tensor, norm: nn.LayerNorm) -> Tensor:
+    import triton
+
+    from fresco_core.layer_kernels import normalised_rows
+
+    rows = rows.contiguous()
+    out = torch.empty_like(rows)
+    channels = rows.shape[-1]
+    positions = rows.numel() // channels
+    width = triton.next_power_of_2(channels)
+    at_once = max(1, ROW_VALUES // width)
+    normalised_rows[(-(-positions // at_once),)](
+        *(rows, norm.weight, norm.bias, out, positions, channels, norm.eps),
+        ROWS=at_once,
+        WIDTH=width,
+        **OPTIONS,
+    )
+    return out
 
 
 def _add(a_BChw: Tensor, b_BChw: Tensor, bias_C: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ pytest.importorskip("triton")
 # Bytes of shared memory that a block may have, by compute capability: A100, A6000, H100.
 SHARED = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
 KERNELS = {
-    *("chunk_moments", "group_factors", "scaled", "added_rows", "gated", "doubled"),
+    *("chunk_moments", "group_factors", "scaled", "normalised_rows"),
+    *("added_rows", "gated", "doubled"),
     *("_mix", "_blend", "gram_signs", "warp_signs", "adam_step"),
     *("_vote", "_show", "_spread", "_cover", "_measure", "_sweep"),
 }
@@ -80,6 +81,9 @@ def start_layers() -> None:
     norm = nn.GroupNorm(32, 320).half()
     layers.group_norm(sample, norm, torch.zeros(2, 320, dtype=HALF), silu=True)
     layers.group_norm(sample, norm)
+    for channels in (320, 1280):
+        rows = torch.zeros(2, 64, channels, dtype=HALF)
+        layers.layer_norm(rows, nn.LayerNorm(channels).half())
     layers.add(sample, sample, torch.zeros(320, dtype=HALF))
     layers.double(sample)
     layers.gate(torch.zeros(2, 64, 2560, dtype=HALF))
@@ -109,7 +113,7 @@ def start_optimisation(monkeypatch: pytest.MonkeyPatch) -> None:
     tiling = feature_optimizer._tiling(torch.device("cuda"))
     monkeypatch.setattr(feature_optimizer, "_tiling", lambda device: tiling)
     optimizer = feature_optimizer.FeatureOptimizer(
-        (4, 640, 8, 8),
+        (4, 640, 16, 16),
         2,
         OptimizationOptions(iterations=1),
         torch.device("cpu"),
@@ -117,7 +121,7 @@ def start_optimisation(monkeypatch: pytest.MonkeyPatch) -> None:
         temporal=True,
         graph=False,
     )
-    optimizer.run(torch.zeros(4, 64, 640))
+    optimizer.run(torch.zeros(4, 256, 640))
 
 
 def start_synthesis() -> None:

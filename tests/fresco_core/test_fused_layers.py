@@ -80,7 +80,7 @@ def test_the_same_numbers(make: Callable[[], Any]) -> None:
     layers.group_norm = lambda *a, **k: calls.append(a) or group_norm(*a, **k)  # type: ignore
     fuse(network, layers)
     torch.testing.assert_close(run(network), want, rtol=1e-4, atol=1e-5)
-    replaced = (ResnetBlock2D, Upsample2D, GEGLU)
+    replaced = (ResnetBlock2D, Upsample2D, GEGLU, nn.LayerNorm)
     assert all("forward" in vars(each) for each in network.modules() if isinstance(each, replaced))
     assert len(calls) >= sum(isinstance(each, nn.GroupNorm) for each in network.modules())
     restore(network)

@@ -15,3 +15,19 @@ def test_a_shift_counts_before_the_moments(groups: int) -> None:
     found = Layers(kernels=False).group_norm(sample, norm, shift, silu=True)
     want = nn.functional.silu(norm(sample + shift[:, :, None, None]))
     torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5)])
+@torch.no_grad()
+def test_a_layer_norm_of_several_axes_or_without_weights_is_the_plain_one(
+    shape: tuple[int, ...],
+) -> None:
+    sample = torch.randn(2, 3, 5)
+    for weighted in (False, True):
+        norm = nn.LayerNorm(shape, elementwise_affine=weighted)
+        torch.testing.assert_close(Layers(kernels=False).layer_norm(sample, norm), norm(sample))
+    # The kernel is not asked: on the CPU it would fail, and say so.
+    several = nn.LayerNorm((3, 5))
+    torch.testing.assert_close(Layers().layer_norm(sample, several), several(sample))
+    unweighted = nn.LayerNorm(5, elementwise_affine=False)
+    torch.testing.assert_close(Layers().layer_norm(sample, unweighted), unweighted(sample))

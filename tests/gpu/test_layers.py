@@ -69,6 +69,34 @@ def test_group_norm_of_large_means_and_of_none():
     assert still.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "shape", [(2, 9, 320), (1, 1, 1), (3, 1027, 37), (2, 5, 5000), (1025, 640)]
+)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_layer_norm(shape, dtype):
+    torch.manual_seed(shape[-1])
+    norm = nn.LayerNorm(shape[-1], device="cuda", dtype=dtype).requires_grad_(False)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    rows = (2 * torch.randn(shape, device="cuda") + 3).to(dtype)
+    found = Layers().layer_norm(rows, norm)
+    assert torch.equal(found, Layers().layer_norm(rows, norm))
+    want = Layers(kernels=False).layer_norm(rows.double(), norm.double())
+    bound = TOLERANCES[dtype]
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), want, rtol=bound, atol=bound)
+
+
+def test_layer_norm_of_large_means_and_of_none():
+    norm = nn.LayerNorm(640, device="cuda")
+    rows = 1e4 + torch.randn(70, 640, device="cuda")
+    want = Layers(kernels=False).layer_norm(rows.double(), norm.double()).float()
+    torch.testing.assert_close(Layers().layer_norm(rows, norm.float()), want, rtol=1e-2, atol=1e-2)
+    for value in (0.0, 65504.0):
+        still = Layers().layer_norm(torch.full_like(rows, value).half(), norm.half())
+        assert still.isfinite().all()
+
+
 @pytest.mark.parametrize("shape", [(2, 64, 5, 7), (1, 37, 1, 1), (3, 320, 33, 17)])
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_add_and_gate(shape, dtype):
