@@ -1,13 +1,12 @@
 """``<output>/<name>.failed.txt``: why a clip has no result, for whoever looks for one."""
 
 import hashlib
-from contextlib import suppress
 from pathlib import Path
 
 from daemon.jobs import Outcome
 from daemon.printable import printable
 from fresco_core.errors import FrescodError
-from io_pipeline.writing import appearing
+from io_pipeline.writing import DiskFullError, appearing, writing
 
 SUFFIX = ".failed.txt"
 FIRST_WORD = "failed: "
@@ -26,18 +25,30 @@ def note_path(folder: Path) -> Path:
 def settle(folder: Path, outcome: Outcome, reason: str) -> None:
     """Leave a note for a failed clip, remove that of any other. A user's own file stays.
 
-    Never raises: the reason is in the job store and the log as well.
+    Where it cannot be written at all, the reason is in the job store and the log as well.
+
+    Raises:
+        DiskFullError: there is no space for it, and there may be some later.
     """
     path = note_path(folder)
-    with suppress(FrescodError, OSError):
+    try:
         if path.is_symlink() or (path.exists() and not _is_ours(path)):
             return
         if outcome is Outcome.FAILED:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with appearing(path) as file:
-                file.write_text(f"{FIRST_WORD}{printable(reason)}\n", encoding="utf-8")
+            _write(path, f"{FIRST_WORD}{printable(reason)}\n")
         else:
             path.unlink(missing_ok=True)
+    except DiskFullError:
+        raise
+    except (FrescodError, OSError):
+        pass
+
+
+def _write(path: Path, text: str) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def _is_ours(path: Path) -> bool:

@@ -33,14 +33,7 @@ from io_pipeline.staging import Staging
 from io_pipeline.window import Window, windows
 from io_pipeline.writing import DiskFullError
 
-# Seconds until a job is claimed again: one whose files change, one without space on the disk.
-SOON, NO_SPACE = 1.0, 60.0
-
 Prepared = asyncio.Queue[WindowWork | None]
-
-
-class NotNowError(FrescodError):
-    """A job is not to be touched at the moment: it is queued again."""
 
 
 class Pipeline:
@@ -258,19 +251,19 @@ class Pipeline:
                 why = reason(cause)
                 if job.id in self._files:
                     why = self._files[job.id].named(why)
-                if isinstance(cause, NotNowError):
+                if self.queue.put_off(job, cause):
                     outcome = Outcome.QUEUED
-                    self.queue.put_off(job, SOON)
-                elif self.queue.endless and isinstance(cause, DiskFullError):
-                    outcome = Outcome.QUEUED
-                    self.queue.put_off(job, NO_SPACE)
             finally:
                 for of_job in (self._works, self._clips, self._withdrawn):
                     of_job.pop(job.id, None)
                 if job.id in self._files:
                     self._files.pop(job.id).close()
         folder = self.output / job.name
-        await asyncio.to_thread(failure_note.settle, folder, outcome, why)
+        try:
+            await asyncio.to_thread(failure_note.settle, folder, outcome, why)
+        except DiskFullError as error:  # a clip without a result has a note, sooner or later
+            if self.queue.put_off(job, error):
+                outcome, why = Outcome.QUEUED, reason(error)
         # A clip of an inbox that is again what it was before an interrupted change: nobody wants
         # that. What a run has left of other settings may still be continued with these.
         as_before = outcome is Outcome.ALREADY_DONE and self.queue.endless

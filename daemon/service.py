@@ -20,13 +20,13 @@ from daemon.fingerprints import Fingerprints, is_done
 from daemon.inbox import Changes, Inbox, seen_now
 from daemon.intake import Intake, about, tell
 from daemon.job_files import JobFiles
-from daemon.job_queue import JobQueue
+from daemon.job_queue import JobQueue, NotNowError
 from daemon.job_store import JobStore
 from daemon.jobs import RUNNING, Job, JobRecord, JobResult, JobState, Outcome
 from daemon.live import Live
 from daemon.metrics import Metrics
 from daemon.notify import Notifier
-from daemon.pipeline import NotNowError, Pipeline
+from daemon.pipeline import Pipeline
 from daemon.places import Places
 from daemon.settings import Settings
 from daemon.setup import open_workshop
@@ -36,6 +36,7 @@ from daemon.timeline import Timeline
 from daemon.weights import require_weights
 from daemon.work import WindowWork
 from fresco_core.errors import FrescodError
+from io_pipeline.writing import DiskFullError
 
 if TYPE_CHECKING:
     from daemon.stages import Stages
@@ -175,7 +176,8 @@ class Service:
                 await asyncio.to_thread(self.pipeline.forget, record.name)
             elif record.state is JobState.FAILED:
                 folder = self.places.output / record.name
-                await asyncio.to_thread(settle, folder, Outcome.FAILED, record.reason)
+                with suppress(DiskFullError):  # not tried again: the daemon has died of it
+                    await asyncio.to_thread(settle, folder, Outcome.FAILED, record.reason)
 
     def _is_done(self, name: str, prints: Fingerprints) -> bool:
         return is_done(self.places.output / name, prints)

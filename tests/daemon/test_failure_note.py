@@ -1,9 +1,11 @@
+import errno
 from pathlib import Path
 
 import pytest
 
 from daemon.failure_note import note_path, settle
 from daemon.jobs import Outcome
+from io_pipeline.writing import DiskFullError
 
 
 def test_says_why_and_goes_when_all_is_well(tmp_path: Path) -> None:
@@ -42,3 +44,14 @@ def test_any_name(tmp_path: Path, name: str) -> None:
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settle(tmp_path / "file" / "a", Outcome.FAILED, "why")
+
+
+@pytest.mark.parametrize("call", ["mkdir", "write_text"])
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, call, full)
+    with pytest.raises(DiskFullError, match="No space left"):
+        settle(tmp_path / "a", Outcome.FAILED, "why")
+    assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,26 @@ def test_full_for_longer_than_is_waited(tmp_path: Path, disk: Path) -> None:
         assert rig.wait_for("a", "done", "failed")["state"] == "done"
 
 
+def test_full_for_the_note_of_a_broken_clip(tmp_path: Path, disk: Path) -> None:
+    """It has not failed until there is a note that says why."""
+    with DaemonRig(tmp_path, output=disk / "output") as rig:
+        rig.start()
+        with rig.holding("before note"):
+            rig.drop("a", content=b"no clip at all")
+            rig.wait_for_event("before note")
+            fill(disk / "ballast")
+        rig.wait_until(lambda: "No space" in rig.job("a")["reason"], "reason")
+        job = rig.job("a")
+        assert (job["state"], job["attempts"]) == ("queued", 0)
+        assert rig.results() == set()
+        (disk / "ballast").unlink()
+        rig.kill()
+        rig.start()  # which need not wait for the next try
+        assert rig.wait_for("a", "done", "failed")["state"] == "failed"
+        assert rig.results() == {"a.failed.txt"}
+        rig.stop()
+
+
 def test_full_for_the_store(tmp_path: Path, disk: Path) -> None:
     with DaemonRig(tmp_path, service__state=str(disk / "state")) as rig:
         rig.client.path = disk / "state" / "control.sock"
