@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from io_pipeline.chunk import SAME_BYTES
+
 Colour = tuple[int, int, int]
 Frame = NDArray[np.uint8]
 Point = tuple[float, float, float]
@@ -176,7 +178,8 @@ def render_clip(
 ) -> None:
     """Write the clip: H.264 with sound (AAC), ``frames`` frames at ``rate`` a second."""
     with av.open(str(path), "w") as container:
-        video: Any = container.add_stream("libx264", rate=rate, options={"crf": "16"})
+        options = {"crf": "16"} | SAME_BYTES
+        video: Any = container.add_stream("libx264", rate=rate, options=options)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         audio: Any = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for index in range(frames):

@@ -24,6 +24,18 @@ from io_pipeline.writing import writing
 MAX_INTEGER = 2**31 - 1
 # A chunk's clock: one tick a frame. When frames are shown is decided where chunks are joined.
 _TICK = Fraction(1, 25)
+_CPU = Path("/proc/cpuinfo")
+
+
+def _same_bytes() -> dict[str, str]:
+    """Options without which x264 does not always make the same of the same frames."""
+    with suppress(OSError):
+        if " avx512f " in _CPU.read_text():  # its macroblock tree: see decision 0053
+            return {"x264-params": "asm=AVX2"}
+    return {}
+
+
+SAME_BYTES = _same_bytes()
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,8 @@ class ChunkWriter(AbstractContextManager["ChunkWriter"]):
             context.color_trc = picture.colour.transfer
             if picture.pixel_aspect is not None:
                 context.sample_aspect_ratio = picture.pixel_aspect
-            context.options = {"crf": str(picture.crf), "preset": picture.preset}
+            given = {"crf": str(picture.crf), "preset": picture.preset}
+            context.options = given | SAME_BYTES
             if not picture.steady:
                 # With B-frames the file's length follows from decoding times, which for uneven
                 # frames cannot say when the last one ends.

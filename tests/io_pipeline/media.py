@@ -12,6 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from io_pipeline.chunk import SAME_BYTES
 from io_pipeline.video import ClipInfo, ClipReader, ClipWriter, Engine, scan_clip
 
 TONES = (440.0, 660.0, 880.0)
@@ -81,7 +82,8 @@ def make_clip(
         context.colorspace = matrix
         context.color_range = 2 if full_range else 1
         if codec == "libx264":
-            context.options = {"preset": "veryfast", "crf": "10", "bf": str(b_frames)}
+            given = {"preset": "veryfast", "crf": "10", "bf": str(b_frames)}
+            context.options = given | SAME_BYTES
         elif codec == "mpeg4":
             context.bit_rate = 4_000_000
         tracks = [_track(container, sound_codec) for _ in range(sound)]

@@ -7,9 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from fresco_core.errors import FrescodError
+from io_pipeline import chunk
 from io_pipeline.chunk import ChunkWriter, Picture
 from io_pipeline.colour import Colour
 from tests.io_pipeline.media import decode, difference, picture
@@ -52,6 +54,28 @@ def test_the_same_frames_give_the_same_bytes_in_another_process(tmp_path: Path) 
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
     assert (tmp_path / "b.mp4").read_bytes() == mine
+
+
+def test_the_same_frames_give_the_same_bytes_time_and_again(tmp_path: Path) -> None:
+    """Some of x264's machine code goes by what happens to lie in memory."""
+    how = replace(STEADY, width=96, height=64, preset="medium")
+    random = np.random.default_rng(0)
+    made, held = set(), []
+    for _ in range(60):
+        held.append(bytes(random.integers(1, 1 << 17)))
+        made.add(write(tmp_path / "a.mp4", how, range(18)).read_bytes())
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(("flags", "options"), [(" avx512f ", 1), (" avx2 ", 0), (None, 0)])
+def test_machine_code_of_512_bits_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, options: int
+) -> None:
+    told = tmp_path / "cpuinfo"
+    if flags is not None:
+        told.write_text(f"flags : sse2{flags}bmi1")
+    monkeypatch.setattr(chunk, "_CPU", told)
+    assert len(chunk._same_bytes()) == options
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
