@@ -1,6 +1,8 @@
 """``<output>/<name>.failed.txt``: why a clip has no result, for whoever looks for one."""
 
+import asyncio
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from daemon.jobs import Outcome
@@ -10,6 +12,7 @@ from io_pipeline.writing import DiskFullError, appearing, writing
 
 SUFFIX = ".failed.txt"
 FIRST_WORD = "failed: "
+AGAIN = 2.0  # seconds until a note that found no space is tried once more
 _LONGEST = 200  # bytes of its name, which is longer while it is being written
 
 
@@ -22,6 +25,43 @@ def note_path(folder: Path) -> Path:
     return folder.with_name(name)
 
 
+class FailureNotes:
+    """The notes of an output folder. One that finds the disk full is written when there is space.
+
+    Until then it is owed. Nothing of that is on a disk: who begins anew tells it what has failed.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._owed: dict[str, str] = {}  # reasons by a result's name
+        self._lock = asyncio.Lock()  # what was owed is not to come after what is newer
+
+    def owe(self, reasons: Mapping[str, str]) -> None:
+        """Have `run` write these where they are missing: reasons of failures by a result's name."""
+        self._owed |= reasons
+
+    async def settle(self, name: str, outcome: Outcome, reason: str) -> None:
+        """As the function `settle`, of the result ``name``; what was owed for it no longer is."""
+        async with self._lock:
+            self._owed.pop(name, None)
+            await self._settle(name, outcome, reason)
+
+    async def run(self) -> None:
+        """Write what is owed, until it is cancelled."""
+        while True:
+            for name in [*self._owed]:
+                async with self._lock:
+                    if name in self._owed:
+                        await self._settle(name, Outcome.FAILED, self._owed.pop(name))
+            await asyncio.sleep(AGAIN)
+
+    async def _settle(self, name: str, outcome: Outcome, reason: str) -> None:
+        try:
+            await asyncio.to_thread(settle, self._output / name, outcome, reason)
+        except DiskFullError:
+            self._owed[name] = reason
+
+
 def settle(folder: Path, outcome: Outcome, reason: str) -> None:
     """Leave a note for a failed clip, remove that of any other. A user's own file stays.
 
@@ -31,24 +71,25 @@ def settle(folder: Path, outcome: Outcome, reason: str) -> None:
         DiskFullError: there is no space for it, and there may be some later.
     """
     path = note_path(folder)
+    note = f"{FIRST_WORD}{printable(reason)}\n".encode()
     try:
         if path.is_symlink() or (path.exists() and not _is_ours(path)):
             return
-        if outcome is Outcome.FAILED:
-            _write(path, f"{FIRST_WORD}{printable(reason)}\n")
-        else:
+        if outcome is not Outcome.FAILED:
             path.unlink(missing_ok=True)
+        elif not path.exists() or path.read_bytes() != note:
+            _write(path, note)
     except DiskFullError:
         raise
     except (FrescodError, OSError):
         pass
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, note: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with appearing(path) as file:
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(note)
 
 
 def _is_ours(path: Path) -> bool:

@@ -113,6 +113,12 @@ def failures(db: sqlite3.Connection, limit: int) -> list[JobRecord]:
     return [_to_record(row) for row in db.execute(query, [JobState.FAILED, limit])]
 
 
+def failed(db: sqlite3.Connection) -> list[JobRecord]:
+    """The last job of every clip that has failed."""
+    query = f"SELECT * FROM jobs WHERE {LATEST} AND state = ?"
+    return [_to_record(row) for row in db.execute(query, [JobState.FAILED])]
+
+
 def counts(db: sqlite3.Connection) -> dict[JobState, int]:
     """How many jobs are in each state."""
     rows = db.execute("SELECT state, count(*) AS count FROM jobs GROUP BY state")

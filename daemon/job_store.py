@@ -287,6 +287,11 @@ class JobStore:
         with self._reading() as db:
             return rows.failures(db, limit)
 
+    def failed(self) -> list[JobRecord]:
+        """The last job of every clip that has failed."""
+        with self._reading() as db:
+            return rows.failed(db)
+
     def seen(self, number: int) -> str:
         """What a job's files looked like when they were told."""
         with self._reading() as db:

@@ -8,8 +8,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from daemon import failure_note
 from daemon.devices import DeviceLost
+from daemon.failure_note import FailureNotes
 from daemon.failures import details, first_cause, reason
 from daemon.fingerprints import Fingerprints, fingerprints, is_done
 from daemon.job_files import JobFiles
@@ -31,7 +31,6 @@ from io_pipeline.prompt import read_prompt
 from io_pipeline.publish import Encoding
 from io_pipeline.staging import Staging
 from io_pipeline.window import Window, windows
-from io_pipeline.writing import DiskFullError
 
 Prepared = asyncio.Queue[WindowWork | None]
 
@@ -63,6 +62,7 @@ class Pipeline:
         self.queue = queue
         self.settings = settings
         self.output = output
+        self.notes = FailureNotes(output)
         self.progress = progress
         self._identity = identity
         self._admit = admit
@@ -259,11 +259,7 @@ class Pipeline:
                 if job.id in self._files:
                     self._files.pop(job.id).close()
         folder = self.output / job.name
-        try:
-            await asyncio.to_thread(failure_note.settle, folder, outcome, why)
-        except DiskFullError as error:  # a clip without a result has a note, sooner or later
-            if self.queue.put_off(job, error):
-                outcome, why = Outcome.QUEUED, reason(error)
+        await self.notes.settle(job.name, outcome, why)
         # A clip of an inbox that is again what it was before an interrupted change: nobody wants
         # that. What a run has left of other settings may still be continued with these.
         as_before = outcome is Outcome.ALREADY_DONE and self.queue.endless

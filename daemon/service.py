@@ -14,7 +14,6 @@ import structlog
 from daemon import logs
 from daemon.actions import Action
 from daemon.control import ControlServer
-from daemon.failure_note import settle
 from daemon.failures import first_cause
 from daemon.fingerprints import Fingerprints, is_done
 from daemon.inbox import Changes, Inbox, seen_now
@@ -22,7 +21,7 @@ from daemon.intake import Intake, about, tell
 from daemon.job_files import JobFiles
 from daemon.job_queue import JobQueue, NotNowError
 from daemon.job_store import JobStore
-from daemon.jobs import RUNNING, Job, JobRecord, JobResult, JobState, Outcome
+from daemon.jobs import RUNNING, Job, JobRecord, JobResult, JobState
 from daemon.live import Live
 from daemon.metrics import Metrics
 from daemon.notify import Notifier
@@ -36,7 +35,6 @@ from daemon.timeline import Timeline
 from daemon.weights import require_weights
 from daemon.work import WindowWork
 from fresco_core.errors import FrescodError
-from io_pipeline.writing import DiskFullError
 
 if TYPE_CHECKING:
     from daemon.stages import Stages
@@ -134,7 +132,12 @@ class Service:
             stack.push_async_callback(self.workshop.close)
             server = ControlServer(self.places.socket, self, self.settings.metrics.listen)
             await stack.enter_async_context(server)
-            beside = (self._watched.run(), self._keep_alive(), self.view.run())
+            beside = (
+                self._watched.run(),
+                self._keep_alive(),
+                self.view.run(),
+                self.pipeline.notes.run(),
+            )
             tasks = [self._work, *map(asyncio.ensure_future, beside)]
             stack.push_async_callback(_cancel, tasks)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -174,10 +177,15 @@ class Service:
             )
             if record.state is JobState.DONE:
                 await asyncio.to_thread(self.pipeline.forget, record.name)
-            elif record.state is JobState.FAILED:
-                folder = self.places.output / record.name
-                with suppress(DiskFullError):  # not tried again: the daemon has died of it
-                    await asyncio.to_thread(settle, folder, Outcome.FAILED, record.reason)
+        self.pipeline.notes.owe(await self.queue.ask(self._failures))
+
+    def _failures(self) -> dict[str, str]:
+        """Why clips of the inbox have no result, by the name that it would have."""
+        return {
+            record.name: record.reason
+            for record in self.store.failed()
+            if self.inbox in record.clip.parents and record.clip.exists()
+        }
 
     def _is_done(self, name: str, prints: Fingerprints) -> bool:
         return is_done(self.places.output / name, prints)

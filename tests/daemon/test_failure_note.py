@@ -1,9 +1,11 @@
+import asyncio
 import errno
 from pathlib import Path
 
 import pytest
 
-from daemon.failure_note import note_path, settle
+from daemon import failure_note
+from daemon.failure_note import FailureNotes, note_path, settle
 from daemon.jobs import Outcome
 from io_pipeline.writing import DiskFullError
 
@@ -46,7 +48,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     settle(tmp_path / "file" / "a", Outcome.FAILED, "why")
 
 
-@pytest.mark.parametrize("call", ["mkdir", "write_text"])
+@pytest.mark.parametrize("call", ["mkdir", "write_bytes"])
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -55,3 +57,57 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     with pytest.raises(DiskFullError, match="No space left"):
         settle(tmp_path / "a", Outcome.FAILED, "why")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_note_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    settle(tmp_path / "a", Outcome.FAILED, "why")
+    before = note_path(tmp_path / "a").stat()
+    settle(tmp_path / "a", Outcome.FAILED, "why")
+    assert note_path(tmp_path / "a").stat() == before
+
+
+class TestOwed:
+    """Notes that found no space."""
+
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(failure_note, "AGAIN", 0.01)
+
+    def test_they_come_when_there_is_some(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def body() -> None:
+            notes = FailureNotes(tmp_path)
+            with monkeypatch.context() as patch:
+                patch.setattr(failure_note, "_write", full)
+                for name in ("kept", "done"):
+                    await notes.settle(name, Outcome.FAILED, f"{name}: broken")
+                running = asyncio.create_task(notes.run())
+                await asyncio.sleep(0.1)
+                await notes.settle("done", Outcome.DONE, "")
+                assert list(tmp_path.iterdir()) == []
+            while not (made := list(tmp_path.iterdir())):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            running.cancel()
+            assert made == [*tmp_path.iterdir()] == [note_path(tmp_path / "kept")]
+            assert made[0].read_text() == "failed: kept: broken\n"
+
+        asyncio.run(asyncio.wait_for(body(), 10))
+
+    def test_of_an_earlier_process(self, tmp_path: Path) -> None:
+        async def body() -> None:
+            notes = FailureNotes(tmp_path)
+            notes.owe({"a": "a: broken", "b": "b: broken"})
+            await notes.settle("b", Outcome.DONE, "")
+            running = asyncio.create_task(notes.run())
+            while not note_path(tmp_path / "a").exists():
+                await asyncio.sleep(0.01)
+            running.cancel()
+            assert not note_path(tmp_path / "b").exists()
+
+        asyncio.run(asyncio.wait_for(body(), 10))
+
+
+def full(*_: object, **__: object) -> None:
+    raise DiskFullError("no space left")

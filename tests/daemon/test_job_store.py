@@ -402,6 +402,14 @@ class TestTelling:
         assert (failure.reason, failure.seconds) == ("why", 2.0)
         assert failure.to_json()["clip"] == "/inbox/a.mp4"
 
+    def test_failed_are_clips_whose_last_job_did(self, store: JobStore) -> None:
+        store.arrive([arrival(f"{name}.mp4") for name in "abc"])
+        for number in (1, 2):
+            store.claim()
+            store.end(number, JobState.FAILED, "why")
+        store.arrive([arrival("b.mp4", seen="2")])
+        assert [(job.name, job.reason) for job in store.failed()] == [("a", "why")]
+
     @pytest.mark.parametrize(
         ("name", "clips"),
         [

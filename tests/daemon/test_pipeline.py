@@ -10,12 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from daemon import failure_note
 from daemon.demo_clip import render_clip
 from daemon.jobs import Outcome
 from fresco_core.errors import ClipError, FrescodError, ModelsError
 from io_pipeline.staging import Staging
-from io_pipeline.writing import DiskFullError
 from tests.daemon.rig import Rig
 from tests.daemon.simulated import Fault, fail
 
@@ -265,22 +263,6 @@ class TestFailing:
         assert "prompt is empty" in (rig.output / "silent.failed.txt").read_text()
         assert {result.clip for result in rig.watcher.ended} == {r.clip for r in results}
         check_frames(rig, "good")
-
-    @pytest.mark.parametrize("endless", [False, True])
-    def test_without_space_for_its_note_the_daemon_does_it_later(
-        self, rig: Rig, monkeypatch: pytest.MonkeyPatch, endless: bool
-    ) -> None:
-        """A clip without a result has a note in the end. A folder's run is not there that long."""
-        full = DiskFullError("no space left")
-        monkeypatch.setattr(failure_note, "_write", lambda *_: fail(full))
-        bad = rig.job("bad")
-        bad.clip.write_bytes(b"no clip at all")
-        (result,) = rig.run(bad, endless=endless)
-        if endless:
-            assert (result.outcome, result.reason) == (Outcome.QUEUED, "no space left")
-        else:
-            assert result.outcome is Outcome.FAILED
-            assert "bad.mp4" in result.reason
 
     def test_a_failed_clip_keeps_the_older_result(self, rig: Rig) -> None:
         job = rig.job(frames=9)

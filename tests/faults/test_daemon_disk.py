@@ -62,23 +62,26 @@ def test_full_for_longer_than_is_waited(tmp_path: Path, disk: Path) -> None:
         assert rig.wait_for("a", "done", "failed")["state"] == "done"
 
 
-def test_full_for_the_note_of_a_broken_clip(tmp_path: Path, disk: Path) -> None:
-    """It has not failed until there is a note that says why."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_full_for_the_note_of_a_broken_clip(tmp_path: Path, disk: Path, killed: bool) -> None:
+    """The note that says why comes when there is space, also from the next daemon."""
     with DaemonRig(tmp_path, output=disk / "output") as rig:
         rig.start()
         with rig.holding("before note"):
             rig.drop("a", content=b"no clip at all")
             rig.wait_for_event("before note")
             fill(disk / "ballast")
-        rig.wait_until(lambda: "No space" in rig.job("a")["reason"], "reason")
-        job = rig.job("a")
-        assert (job["state"], job["attempts"]) == ("queued", 0)
+        job = rig.wait_for("a", "done", "failed")
+        assert job["state"] == "failed"
         assert rig.results() == set()
+        if killed:
+            rig.kill()
+            rig.start()
+            assert rig.results() == set()
         (disk / "ballast").unlink()
-        rig.kill()
-        rig.start()  # which need not wait for the next try
-        assert rig.wait_for("a", "done", "failed")["state"] == "failed"
-        assert rig.results() == {"a.failed.txt"}
+        rig.wait_until(lambda: rig.results() == {"a.failed.txt"}, "note")
+        assert job["reason"] in (rig.output / "a.failed.txt").read_text()
+        assert rig.job("a") == job
         rig.stop()
 
 
