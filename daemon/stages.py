@@ -27,6 +27,7 @@ from fresco_core.propagation.program import check_program
 from io_pipeline.cpu_stage import CpuStage
 from io_pipeline.device_stage import DeviceStage
 from io_pipeline.options import KeyFrameOptions, MapOptions
+from io_pipeline.publish import COMPARISON_PRESET
 from io_pipeline.reading import ReaderStage
 
 # Those that pictures pass through, or that say how.
@@ -102,6 +103,7 @@ def make_stages(
         return {
             "devices": " ".join(sorted({name.partition(":")[0] for name in names})),
             **{name: str(version) for name, version in versions.items()},
+            "comparison": COMPARISON_PRESET,  # windows of another one are no video together
             **weights_identity(settings),
         }
 

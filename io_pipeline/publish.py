@@ -33,7 +33,7 @@ BLEND = "blend.mp4"
 COMPARISON = "comparison.mp4"
 CONTACT_SHEET = "contact_sheet.png"
 # Of x264, for the comparison: three times the pixels, and only to be looked at.
-QUICK = "veryfast"
+COMPARISON_PRESET = "veryfast"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Encoding:
         info = plan.info
         whole = frames == "all"
         height, width = plan.working_size
-        beside = Picture.of(info, width=3 * width, height=height, crf=crf, preset=QUICK)
+        beside = Picture.of(info, width=3 * width, height=height, crf=crf, preset=COMPARISON_PRESET)
         keys = plan.key_numbers
         numbers = sample_numbers(info.frame_count)
         if not whole:

@@ -35,6 +35,7 @@ from fresco_core.options import (
 )
 from fresco_core.propagation import PropagationOptions
 from io_pipeline.options import KeyFrameOptions, MapOptions
+from io_pipeline.publish import COMPARISON_PRESET
 
 
 def settings(**values: object) -> Settings:
@@ -306,6 +307,7 @@ class TestStages:
         on_gpu = make_stages(Settings(), asked(4)).identity()
         assert on_cpu["devices"] == "cpu"
         assert on_gpu["devices"] == "cuda"
+        assert on_cpu["comparison"] == COMPARISON_PRESET
         assert {**on_gpu, "devices": "cpu"} == on_cpu
 
 

@@ -67,15 +67,26 @@ def test_the_same_frames_give_the_same_bytes_time_and_again(tmp_path: Path) -> N
     assert len(made) == 1
 
 
-@pytest.mark.parametrize(("flags", "options"), [(" avx512f ", 1), (" avx2 ", 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("flags", "options"), [(" avx512f ", {"x264-params": "asm=AVX2"}), (" avx2 ", {}), (None, {})]
+)
 def test_machine_code_of_512_bits_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, options: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, options: dict[str, str]
 ) -> None:
     told = tmp_path / "cpuinfo"
     if flags is not None:
         told.write_text(f"flags : sse2{flags}bmi1")
     monkeypatch.setattr(chunk, "_CPU", told)
-    assert len(chunk._same_bytes()) == options
+    assert chunk._same_bytes() == options
+
+
+def test_what_keeps_bytes_the_same_is_told_the_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "SAME_BYTES", {"x264-params": "keyint=1"})
+    with av.open(str(write(tmp_path / "a.mp4", STEADY, range(7)))) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [packet.is_keyframe for packet in packets] == 7 * [True]
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
