@@ -51,9 +51,10 @@ class _Scratch:
 class FeatureOptimizer:
     """The optimisation of features of one shape, on one device.
 
-    Holds 6 bytes a value (8 on grids of few tokens); 14 more (18 there), and `SIGNS_BYTES` (or one
-    sample's signs, 2 bytes for each pair of tokens, where that is more), are taken from the pool of
-    CUDA graphs, which optimisers that never run at the same time may share.
+    Holds 6 bytes a value; 14 more, and `SIGNS_BYTES` (or one sample's signs, 2 bytes for each pair
+    of tokens, where that is more), are taken from the pool of CUDA graphs, which optimisers that
+    never run at the same time may share. On grids of few tokens it is 8, 18, and 8 bytes for each
+    pair of tokens of every sample.
     """
 
     def __init__(
@@ -141,9 +142,9 @@ class FeatureOptimizer:
         spatial_shape = self.shape if self.spatial else (1, 1, 1)
         signs_shape = self.shape if self.temporal else (1, 1, 1)
         side = tokens if self.spatial else 1
-        at_once = min(samples, max(1, SIGNS_BYTES // (2 * tokens * tokens)))
         precision = self._precision
         kept = self.spatial and precision != HALF
+        at_once = samples if kept else min(samples, max(1, SIGNS_BYTES // (2 * tokens * tokens)))
         return _Scratch(
             mean_BPC=empty(self.shape),
             square_BPC=empty(self.shape),

@@ -112,16 +112,17 @@ def start_smoothing() -> None:
 def start_optimisation(monkeypatch: pytest.MonkeyPatch) -> None:
     tiling = feature_optimizer._tiling(torch.device("cuda"))
     monkeypatch.setattr(feature_optimizer, "_tiling", lambda device: tiling)
-    optimizer = feature_optimizer.FeatureOptimizer(
-        (4, 640, 16, 16),
-        2,
-        OptimizationOptions(iterations=1),
-        torch.device("cpu"),
-        spatial=True,
-        temporal=True,
-        graph=False,
-    )
-    optimizer.run(torch.zeros(4, 256, 640))
+    for side in (8, 16):  # with correlations in float32 and in half precision
+        optimizer = feature_optimizer.FeatureOptimizer(
+            (4, 640, side, side),
+            2,
+            OptimizationOptions(iterations=1),
+            torch.device("cpu"),
+            spatial=True,
+            temporal=True,
+            graph=False,
+        )
+        optimizer.run(torch.zeros(4, side * side, 640))
 
 
 def start_synthesis() -> None:
