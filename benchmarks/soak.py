@@ -178,14 +178,17 @@ class Soak:
         quiet = 0
         while quiet < 5 and time.monotonic() < until:
             counts = self._counts()
-            quiet = 0 if not counts or any(counts.get(state, 0) for state in busy) else quiet + 1
+            idle = counts and not any(counts.get(state, 0) for state in busy)
+            # A note that found the disk full comes a moment after the job's end.
+            noted = all(note_path(self.rig.output / name).exists() for name in self.bad)
+            quiet = quiet + 1 if idle and noted else 0
             for job in self.rig.client.jobs(limit=100_000):
                 if job["state"] == "failed" and "killed by SIGKILL" in job["reason"]:
                     self.rig.client.retry(job["id"])
                     self.happened["tried again by command"] += 1
             time.sleep(0.3)
         if quiet < 5:
-            self._miss(f"jobs still in work after {PATIENCE:.0f} s: {self._counts()}")
+            self._miss(f"not at rest after {PATIENCE:.0f} s: {self._counts()}")
 
     def check(self, expected: Mapping[int, Mapping[str, bytes]]) -> None:
         """Compare what there is with what there has to be."""
