@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from daemon.jobs import Outcome
 from daemon.printable import printable
 from fresco_core.errors import FrescodError
-from io_pipeline.writing import DiskFullError, appearing, writing
+from io_pipeline.writing import DiskFullError, appearing
 
 SUFFIX = ".failed.txt"
 FIRST_WORD = "failed: "
@@ -73,11 +74,12 @@ def settle(folder: Path, outcome: Outcome, reason: str) -> None:
     path = note_path(folder)
     note = f"{FIRST_WORD}{printable(reason)}\n".encode()
     try:
-        if path.is_symlink() or (path.exists() and not _is_ours(path)):
+        before = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        if os.path.lexists(path) and not before.startswith(FIRST_WORD.encode()):
             return
         if outcome is not Outcome.FAILED:
             path.unlink(missing_ok=True)
-        elif not path.exists() or path.read_bytes() != note:
+        elif before != note:
             _write(path, note)
     except DiskFullError:
         raise
@@ -86,11 +88,6 @@ def settle(folder: Path, outcome: Outcome, reason: str) -> None:
 
 
 def _write(path: Path, note: bytes) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with appearing(path) as file:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(note)
-
-
-def _is_ours(path: Path) -> bool:
-    return path.is_file() and path.read_bytes().startswith(FIRST_WORD.encode())
