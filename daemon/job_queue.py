@@ -11,19 +11,11 @@ from typing import Any, Self, TypeVar
 from daemon.fingerprints import Fingerprints
 from daemon.job_store import JobStore, StoreError
 from daemon.jobs import Arrival, Job, JobResult, JobState, Outcome
-from fresco_core.errors import FrescodError
-from io_pipeline.writing import DiskFullError
 
 T = TypeVar("T")
 
 # Seconds between two tries to write to the store: the first, and the most there may be.
 _AGAIN, _SELDOM = 1.0, 30.0
-# Seconds until a job is claimed again: one whose files change, one without space on the disk.
-SOON, NO_SPACE = 1.0, 60.0
-
-
-class NotNowError(FrescodError):
-    """A job is not to be touched at the moment: it is queued again."""
 
 
 class JobQueue:
@@ -100,14 +92,8 @@ class JobQueue:
                 async with asyncio.timeout(_AGAIN if held else None):
                     await self._wake.wait()
 
-    def put_off(self, job: Job, cause: Exception) -> bool:
-        """Hand a job out again only after a while, when it is queued again; False: no reason to."""
-        if isinstance(cause, NotNowError):
-            seconds = SOON
-        elif self.endless and isinstance(cause, DiskFullError):
-            seconds = NO_SPACE
-        else:
-            return False
+    def put_off(self, job: Job, seconds: float) -> None:
+        """Hand a job out again only after so many seconds, when it is queued again."""
 
         def take_up() -> None:
             self._later.discard(job.id)
@@ -115,7 +101,6 @@ class JobQueue:
 
         self._later.add(job.id)
         asyncio.get_running_loop().call_later(seconds, take_up)
-        return True
 
     def wake(self) -> None:
         """There may be another job."""

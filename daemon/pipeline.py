@@ -31,8 +31,16 @@ from io_pipeline.prompt import read_prompt
 from io_pipeline.publish import Encoding
 from io_pipeline.staging import Staging
 from io_pipeline.window import Window, windows
+from io_pipeline.writing import DiskFullError
+
+# Seconds until a job is claimed again: one whose files change, one without space on the disk.
+SOON, NO_SPACE = 1.0, 60.0
 
 Prepared = asyncio.Queue[WindowWork | None]
+
+
+class NotNowError(FrescodError):
+    """A job is not to be touched at the moment: it is queued again."""
 
 
 class Pipeline:
@@ -251,8 +259,12 @@ class Pipeline:
                 why = reason(cause)
                 if job.id in self._files:
                     why = self._files[job.id].named(why)
-                if self.queue.put_off(job, cause):
+                if isinstance(cause, NotNowError):
                     outcome = Outcome.QUEUED
+                    self.queue.put_off(job, SOON)
+                elif self.queue.endless and isinstance(cause, DiskFullError):
+                    outcome = Outcome.QUEUED
+                    self.queue.put_off(job, NO_SPACE)
             finally:
                 for of_job in (self._works, self._clips, self._withdrawn):
                     of_job.pop(job.id, None)

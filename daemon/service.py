@@ -19,13 +19,13 @@ from daemon.fingerprints import Fingerprints, is_done
 from daemon.inbox import Changes, Inbox, seen_now
 from daemon.intake import Intake, about, tell
 from daemon.job_files import JobFiles
-from daemon.job_queue import JobQueue, NotNowError
+from daemon.job_queue import JobQueue
 from daemon.job_store import JobStore
 from daemon.jobs import RUNNING, Job, JobRecord, JobResult, JobState
 from daemon.live import Live
 from daemon.metrics import Metrics
 from daemon.notify import Notifier
-from daemon.pipeline import Pipeline
+from daemon.pipeline import NotNowError, Pipeline
 from daemon.places import Places
 from daemon.settings import Settings
 from daemon.setup import open_workshop

@@ -140,9 +140,9 @@ class Rig:
                     queue.drain()
                 await task
                 assert shop.memory.used == 0
-                async with asyncio.timeout(30):  # what is compiled ahead may outlast the clips
-                    while shop.cores.free < shop.cores.total:
-                        await asyncio.sleep(0.01)
+                # What is compiled ahead may outlast the clips.
+                await asyncio.gather(*shop.propagation._machine_code._tasks.values())
+                assert shop.cores.free == shop.cores.total
                 results = {result.clip: result for result in self.watcher.ended}
                 return [results[job.clip] for job in jobs]
             finally:

@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from daemon import job_queue
-from daemon.job_queue import JobQueue, NotNowError
+from daemon.job_queue import JobQueue
 from daemon.job_store import JobStore, StoreError
 from daemon.jobs import Arrival, Job, JobResult, JobState, Outcome
-from fresco_core.errors import FrescodError
-from io_pipeline.writing import DiskFullError
 
 Body = Callable[[JobQueue], Awaitable[Any]]
 
@@ -198,18 +196,11 @@ def test_a_claim_that_a_pause_overtakes_is_given_back() -> None:
     run(body, "a")
 
 
-@pytest.mark.parametrize("cause", [NotNowError("it changes"), DiskFullError("no space")])
-def test_what_is_put_off_comes_later(cause: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_queue, "SOON", 0.05)
-    monkeypatch.setattr(job_queue, "NO_SPACE", 0.05)
-
+def test_what_is_put_off_comes_later() -> None:
     async def body(queue: JobQueue) -> list[str]:
-        queue.endless = True
         first = await queue.claim()
         assert first is not None
-        assert not queue.put_off(first, FrescodError("its own fault"))
-        assert queue.put_off(first, cause)
-        queue.endless = False
+        queue.put_off(first, 0.05)
         await queue.end(first, JobResult(first.clip, Outcome.QUEUED))
         return await claim_all(queue)
 
